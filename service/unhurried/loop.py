@@ -1,0 +1,40 @@
+"""The one driver that repeats a step. A loop is a step function and this; it holds nothing between two steps."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from unhurried.clock import Clock, Ms
+
+Step = Callable[[Ms], Awaitable[float]]
+"""One round of a loop: read, decide, record the intent, act, record the outcome. Returns the pause in seconds."""
+
+
+class Bell:
+    """A wake-up call for a loop. A hint, never a message: it may be lost or doubled, the store is the truth."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    def ring(self) -> None:
+        self.event.set()
+
+
+async def repeat(
+    step: Step,
+    *,
+    clock: Clock,
+    bell: Bell,
+    stop: asyncio.Event,
+    finished: Callable[[Ms], None] = lambda _: None,
+) -> None:
+    """Run ``step`` until ``stop`` is set, pausing for as long as it asks, or until the bell rings.
+
+    ``finished`` is told the moment at which each step ended (health asks for it). An exception of the step is a bug
+    or an unusable disk: it is not caught here, so that it ends the process instead of a loop nobody misses.
+    """
+    while not stop.is_set():
+        bell.event.clear()  # before the step: a ring that arrives while it runs is kept
+        pause_s = await step(clock.now())
+        finished(clock.now())
+        if not stop.is_set():  # whoever sets ``stop`` rings the bell afterwards
+            await clock.wait(bell.event, pause_s)

@@ -1,0 +1,206 @@
+"""Every setting of the daemon: environment variables ``UNHURRIED_…``, one nested model per room, the unit in the name.
+
+A room is handed its own part and never reads the environment. Credentials for Anthropic stay where the SDK looks for
+them (``ANTHROPIC_API_KEY`` and so on); only their presence is checked here, because the SDK takes seconds to import.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX: Final = "UNHURRIED_"
+SYSTEM_RUNTIME, SYSTEM_STATE = Path("/run/unhurried"), Path("/var/lib/unhurried")
+SIMULATOR_URL: Final = "http://127.0.0.1:8750"
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text says which one and what to do. Never contains a secret."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class UpstreamSettings(_Part):
+    base_url: str | None = Field(
+        None,
+        description="Where the Messages API is; `unix:/path/to.sock` for a socket. Else ANTHROPIC_BASE_URL, else Anthropic.",
+    )
+    simulator: bool = Field(
+        False, description=f"The upstream is `unhurried simulate` (at {SIMULATOR_URL} unless base_url says otherwise)."
+    )
+    api_key: SecretStr | None = Field(None, description="Used instead of the credentials the SDK finds by itself.")
+    anthropic_version: str = Field("2026-10-21", description="API version of requests that name none.")
+    queue_requests_max: int = Field(
+        200_000, ge=1, description="Requests that may wait upstream at once (the limit of your tier for batches)."
+    )
+    connect_timeout_s: Seconds = Field(5.0, description="For the connection to be made.")
+    write_timeout_s: Seconds = Field(60.0, description="For one write of an upload.")
+    answer_timeout_s: Seconds = Field(300.0, description="For the answer to a create, after its last byte was sent.")
+    read_timeout_s: Seconds = Field(60.0, description="For any other answer, and between two reads of results.")
+
+
+class IngestSettings(_Part):
+    request_bytes_max: int = Field(32_000_000, ge=1_000, description="Largest params of one request, in bytes.")
+    queue_requests_max: int = Field(5_000_000, ge=1, description="Open requests at which new ones are refused.")
+    deadline_s: Seconds = Field(86_400.0, description="Deadline of a request that names none, from its acceptance.")
+    attempts_max: int = Field(3, ge=1, le=100, description="Attempts a request has for outcomes worth repeating.")
+    wait_max_s: Seconds = Field(3_600.0, description="Longest `?wait=`.")
+    lease_s: Seconds = Field(60.0, description="Lease of pulled results that name none.")
+    socket_mode: str = Field("0660", pattern=r"^0?[0-7]{3}$", description="Mode of the socket, octal.")
+
+
+class FlusherSettings(_Part):
+    linger_s: Seconds = Field(300.0, description="Longest wait of the oldest request before its group is sent.")
+    batch_requests_max: int = Field(100_000, ge=1, le=100_000, description="Most requests in a batch.")
+    batch_bytes_max: int = Field(256_000_000, ge=1_000, le=256_000_000, description="Largest body of a batch.")
+    turnaround_s: Seconds = Field(3_600.0, description="Expected turnaround of a model until enough batches have ended.")
+    deadline_margin_s: Seconds = Field(60.0, description="Spare time kept before a deadline.")
+    deadline_classes_s: tuple[float, ...] = Field(
+        (3_600.0, 21_600.0, 86_400.0), description="Bounds of the deadline classes; a batch never mixes two classes."
+    )
+    chunk_requests: int = Field(1_000, ge=1, le=10_000, description="Members added to a forming batch in one commit.")
+
+
+class SubmissionSettings(_Part):
+    settle_grace_s: Seconds = Field(60.0, description="Two listings this far apart must miss a batch to prove it absent.")
+    settle_absent_s: Seconds | None = Field(
+        None, description="Without proof that the list is fresh, give up after this long. Default: 15 × settle_grace_s."
+    )
+    pause_s: Seconds = Field(60.0, description="First pause after a refusal of the account; doubles, unless upstream says.")
+    unreachable_pause_s: Seconds = Field(1.0, description="First pause when upstream cannot be reached; doubles.")
+    pause_max_s: Seconds = Field(900.0, description="Longest of these pauses.")
+    sweep_s: Seconds = Field(3_600.0, description="Pause between two sweeps for late twins.")
+
+    @property
+    def absent_s(self) -> float:
+        return self.settle_absent_s if self.settle_absent_s is not None else 15 * self.settle_grace_s
+
+
+class PollerSettings(_Part):
+    interval_min_s: Annotated[float, Field(gt=0)] = Field(10.0, description="Shortest pause between two looks.")
+    interval_max_s: Annotated[float, Field(gt=0)] = Field(60.0, description="Longest pause between two looks.")
+    not_found_grace_s: Seconds = Field(600.0, description="How long a 404 on a known batch means 'not yet'.")
+    chunk_results: int = Field(250, ge=1, le=5_000, description="Results stored in one commit.")
+    retry_pause_s: Seconds = Field(30.0, description="First pause before a request is sent again; doubles.")
+    retry_pause_max_s: Seconds = Field(3_600.0, description="Longest pause before a request is sent again.")
+
+
+class StoreSettings(_Part):
+    writer_jobs_max: int = Field(20_000, ge=100, description="Writes that may wait; beyond that new work is told to wait.")
+    writer_bytes_max: int = Field(256_000_000, ge=1_000_000, description="Bytes that may wait to be written.")
+    readers: int = Field(3, ge=1, le=32, description="Reading connections.")
+    idempotency_days: Annotated[float, Field(gt=0)] = Field(30.0, description="How long an idempotency key is kept.")
+    wal_bytes_max: int = Field(64_000_000, ge=1_000_000, description="Size above which the write-ahead log is emptied.")
+
+
+class LogSettings(_Part):
+    format: Literal["json", "console"] | None = Field(None, description="Default: console on a terminal, json on a pipe.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+
+def _default_socket() -> Path:
+    return _place(SYSTEM_RUNTIME, "XDG_RUNTIME_DIR", Path(f"/tmp/unhurried-{os.getuid()}")) / "unhurried.sock"
+
+
+def _default_database() -> Path:
+    return _place(SYSTEM_STATE, "XDG_STATE_HOME", Path.home() / ".local/state") / "unhurried.db"
+
+
+def _place(system: Path, xdg: str, fallback: Path) -> Path:
+    """The system's folder where it can be written (or made, by root), else the user's XDG one."""
+    nearest = system if system.exists() else system.parent
+    if os.access(nearest, os.W_OK | os.X_OK):
+        return system
+    if base := os.environ.get(xdg):
+        return Path(base) / "unhurried"
+    return fallback if fallback.name.startswith("unhurried") else fallback / "unhurried"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    socket: Path = Field(default_factory=_default_socket, description="The Unix socket the daemon listens on.")
+    database: Path = Field(default_factory=_default_database, description="The SQLite file; on a local disk.")
+    grace_s: Seconds = Field(25.0, description="Time to finish what is under way after SIGTERM.")
+    upstream: UpstreamSettings = Field(default_factory=lambda: UpstreamSettings.model_validate({}))
+    ingest: IngestSettings = Field(default_factory=lambda: IngestSettings.model_validate({}))
+    flusher: FlusherSettings = Field(default_factory=lambda: FlusherSettings.model_validate({}))
+    submission: SubmissionSettings = Field(default_factory=lambda: SubmissionSettings.model_validate({}))
+    poller: PollerSettings = Field(default_factory=lambda: PollerSettings.model_validate({}))
+    store: StoreSettings = Field(default_factory=lambda: StoreSettings.model_validate({}))
+    log: LogSettings = Field(default_factory=lambda: LogSettings.model_validate({}))
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The effective settings. Raises ``SettingsError`` for a misspelt variable or a value that cannot be used."""
+    known = {variable for variable, _, _ in variables()}
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _from_kubernetes(name):
+            raise SettingsError(_misspelt(name, known))
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        variable = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{variable}: {first['msg']}") from None
+    except ValueError as error:  # pydantic-settings: a nested value that is no JSON
+        raise SettingsError(str(error)) from None
+
+
+def variables() -> Iterator[tuple[str, Any, str]]:
+    """Every variable with its default and its sentence, in the order of the models: for the docs and the checks."""
+    for name, field in Settings.model_fields.items():
+        part = field.annotation
+        if isinstance(part, type) and issubclass(part, _Part):
+            for inner, inner_field in part.model_fields.items():
+                yield f"{PREFIX}{name}__{inner}".upper(), inner_field.default, inner_field.description or ""
+        else:
+            yield f"{PREFIX}{name}".upper(), field.default, field.description or ""
+
+
+def base_url(settings: UpstreamSettings, environ: Mapping[str, str] = os.environ) -> str:
+    """Where upstream is, without a trailing slash."""
+    default = SIMULATOR_URL if settings.simulator else environ.get("ANTHROPIC_BASE_URL") or ANTHROPIC_URL
+    return (settings.base_url or default).rstrip("/")
+
+
+def require_upstream(settings: UpstreamSettings, environ: Mapping[str, str] = os.environ) -> None:
+    """Raises ``SettingsError`` unless there is a credential, or the simulator was chosen in so many words."""
+    if settings.simulator or settings.api_key is not None or _has_credential(environ):
+        return
+    raise SettingsError(
+        "no upstream: set ANTHROPIC_API_KEY (or another credential that the anthropic SDK knows) to use Anthropic,"
+        " or UNHURRIED_UPSTREAM__SIMULATOR=true to use a simulator started with `unhurried simulate`"
+    )
+
+
+def _has_credential(environ: Mapping[str, str]) -> bool:
+    """Whether the SDK (2.12) would find a credential, judged without importing it: keys, profile, workload identity."""
+    if any(environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE")):
+        return True
+    token = environ.get("ANTHROPIC_IDENTITY_TOKEN") or environ.get("ANTHROPIC_IDENTITY_TOKEN_FILE")
+    if token and environ.get("ANTHROPIC_FEDERATION_RULE_ID") and environ.get("ANTHROPIC_ORGANIZATION_ID"):
+        return True
+    folder = Path(environ.get("ANTHROPIC_CONFIG_DIR") or Path.home() / ".config/anthropic")
+    return (folder / "active_config").exists()
+
+
+def _from_kubernetes(name: str) -> bool:
+    """Kubernetes adds these to every pod beside a service that is called ``unhurried``."""
+    return re.fullmatch(PREFIX + r"(PORT(_.*)?|SERVICE_.*)", name.upper()) is not None
+
+
+def _misspelt(name: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(name.upper(), known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else "; `unhurried config` lists them all"
+    return f"there is no setting {name}{hint}"
