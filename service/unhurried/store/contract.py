@@ -1,0 +1,448 @@
+"""What the rooms may ask of a store, in intents. Each method is one transaction unless it says otherwise.
+
+Every change of state is guarded by the state it expects; a method whose guard fails changes nothing and says so.
+A cancelled caller changes nothing on disk either way: what was handed to the writer is carried out.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from unhurried.clock import Ms
+from unhurried.domain.batch import Batch, BatchId, UpstreamId
+from unhurried.domain.grouping import Group, Order
+from unhurried.domain.request import Accepted, KeyConflict, NewRequest
+from unhurried.domain.settling import Doubt, Known, Sighting
+from unhurried.domain.states import BatchState, DeliveryState, RequestState
+from unhurried.domain.submitting import Refused
+
+
+class StoreUnusable(Exception):
+    """The database cannot be used: wrong place, newer schema, damaged, or an I/O error. The daemon stops."""
+
+
+class StoreBusy(Exception):
+    """Too much waits to be written already. Nothing of the call was stored; try again after ``retry_after_s``."""
+
+    def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class StoreFull(Exception):
+    """No space for new work. Nothing of the call was stored; what was accepted before is safe."""
+
+    retry_after_s = 30.0
+
+
+class AccountChanged(StoreUnusable):
+    """The database is bound to another account and work is still open there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestView:
+    """A request as its caller sees it. Times are ``Ms``; the result itself is apart."""
+
+    id: str
+    state: RequestState
+    queue: str
+    model: str
+    custom_id: str | None
+    priority: int
+    accepted_at: Ms
+    deadline_at: Ms
+    not_before: Ms | None
+    waits_until: Ms | None
+    finished_at: Ms | None
+    cancel_requested_at: Ms | None
+    attempts: int
+    attempts_max: int
+    generation: int
+    params_bytes: int
+    deliver_to: str
+    delivery: DeliveryState | None
+    batch: BatchId | None
+    upstream_batch: UpstreamId | None
+    metadata: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestFilter:
+    queue: str | None = None
+    state: RequestState | None = None
+    batch: BatchId | None = None
+    custom_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestPage:
+    """Newest first. ``cursor`` continues behind the last row looked at; None at the end. A page can be short, even
+    empty, and still have a cursor: a look-up stops after a bounded number of rows."""
+
+    requests: Sequence[RequestView]
+    cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Handed:
+    """A result with its delivery. ``body`` is upstream's ``result`` object byte for byte."""
+
+    delivery_id: str | None
+    request_id: str
+    custom_id: str | None
+    queue: str
+    state: RequestState
+    stored_at: Ms
+    attempt: int
+    metadata: bytes | None
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acked:
+    """``confirmed`` were delivered by this call, ``already`` before it; ``unknown`` are no deliveries."""
+
+    confirmed: Sequence[str]
+    already: Sequence[str]
+    unknown: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flushed:
+    groups: int
+    requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchView:
+    """A batch as an operator sees it. ``requests_by_state``: its attempts by state, only for a single batch."""
+
+    id: BatchId
+    state: BatchState
+    upstream_id: UpstreamId | None
+    queue: str
+    model: str
+    requests: int
+    members_open: int
+    body_bytes: int
+    why: str
+    nonce: str
+    created_at: Ms
+    submit_started_at: Ms | None
+    upstream_created_at: Ms | None
+    upstream_expires_at: Ms | None
+    upstream_ended_at: Ms | None
+    finished_at: Ms | None
+    adopted: bool
+    late: bool
+    detail: str | None
+    attempts_by_state: dict[str, int] = field(default_factory=dict)
+    events: Sequence["Event"] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    seq: int
+    at: Ms
+    actor: str
+    entity: str
+    entity_id: str
+    what: str
+    old_state: str | None
+    new_state: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Where upstream work is paid. ``paused_until`` None while ``paused``: until an operator resumes."""
+
+    base_url: str
+    workspace: str | None
+    upstream_date: Ms | None
+    paused: bool
+    paused_until: Ms | None
+    pause_reason: str | None
+    refusals: int
+    swept_at: Ms | None
+
+    def is_paused(self, now: Ms) -> bool:
+        """Whether nothing may be submitted now. A pause whose time is over stays on record until upstream says yes."""
+        return self.paused and (self.paused_until is None or self.paused_until > now)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """Numbers that live in the store, so they survive a restart. ``requests`` counts by queue and visible state."""
+
+    requests: dict[str, dict[str, int]]
+    open_batches: Sequence[BatchView]
+    waiting_bytes: int
+    oldest_queued_at: Ms | None
+    nearest_deadline: Ms | None
+    deliveries_pending: int
+    oldest_delivery_at: Ms | None
+    account: Account | None
+    paused_queues: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complaint:
+    """One broken invariant: its name, what it says in words, and some of the ids that break it."""
+
+    invariant: str
+    says: str
+    count: int
+    examples: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBatch:
+    """What the poller needs to know of a batch that exists upstream."""
+
+    batch: Batch
+    members_open: int
+    cancels: int
+    not_found_at: Ms | None
+    expected_lines: int | None
+    failures: int
+    next_try_at: Ms
+    expires_at: Ms | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResults:
+    """What one chunk of result lines changed. ``finished``: requests that have their outcome now; ``again``: went back
+    into the queue; ``skipped``: were stored before; ``foreign``: lines that belong to no member of this batch."""
+
+    finished: int = 0
+    again: int = 0
+    skipped: int = 0
+    foreign: int = 0
+    waste: int = 0
+    newly_accounted: int = 0
+    """Members that were open before and now have their line."""
+
+
+class IngestStore(Protocol):
+    async def accept(self, requests: Sequence[NewRequest]) -> Sequence[Accepted | KeyConflict]:
+        """Store new requests; when this returns they are on disk. One answer each, in their order.
+        Raises ``StoreBusy`` or ``StoreFull``, and then none of them was stored."""
+        ...
+
+    async def request(self, request_id: str) -> RequestView | None: ...
+
+    async def requests(self, filter: RequestFilter, cursor: str | None, limit: int) -> RequestPage: ...
+
+    async def result(self, request_id: str) -> Handed | None:
+        """The outcome of a request; None while it is open or unknown."""
+        ...
+
+    async def results_of(self, request_ids: Sequence[str], bytes_max: int) -> Sequence[Handed]:
+        """The outcomes of those that have one, in the order asked, until ``bytes_max`` of bodies are reached."""
+        ...
+
+    async def cancel(self, request_id: str, actor: str, now: Ms) -> RequestView | None:
+        """Cancel a queued request at once, flag an assigned one; a finished one stays as it is. None: no such one."""
+        ...
+
+    async def pull(
+        self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms
+    ) -> Sequence[Handed]:
+        """Hand out pending results, oldest first, under a lease; at least one if there is any."""
+        ...
+
+    async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acked: ...
+
+    async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> Flushed: ...
+
+    async def batches(self, *, open_only: bool, before: str | None, limit: int) -> Sequence[BatchView]:
+        """Newest first, those made before batch id ``before``."""
+        ...
+
+    async def batch(self, batch_id: BatchId) -> BatchView | None: ...
+
+    async def events(self, entity_id: str | None, limit: int) -> Sequence[Event]: ...
+
+    async def status(self) -> Status: ...
+
+    async def resume_account(self, actor: str, now: Ms) -> bool: ...
+
+    def open_requests(self) -> int:
+        """Roughly how many requests have no outcome yet, without asking the disk."""
+        ...
+
+
+class FlusherStore(Protocol):
+    async def wake_waiting(self, now: Ms) -> Ms | None:
+        """Let those whose ``waits_until`` has come wait to be sent. Returns the next such moment."""
+        ...
+
+    async def groups(self) -> Sequence[Group]: ...
+
+    async def turnarounds(self) -> dict[str, Sequence[float]]:
+        """Seconds from creation to end of the last batches of each model."""
+        ...
+
+    async def formed_ahead(self) -> int:
+        """Complete batches that wait for their turn to be submitted."""
+        ...
+
+    async def begin_batch(self, order: Order, nonce: str, now: Ms) -> BatchId: ...
+
+    async def add_members(self, batch_id: BatchId, *, requests_max: int, bytes_max: int, chunk: int, now: Ms) -> int:
+        """Move up to ``chunk`` waiting requests of its group into a forming batch, by priority, then age. Returns how
+        many; 0 when it is full or nothing waits."""
+        ...
+
+    async def complete_batch(self, batch_id: BatchId, now: Ms) -> Batch | None:
+        """Freeze the members and record their digest; an empty batch is dissolved and None returned."""
+        ...
+
+    async def unfinished(self) -> Sequence[tuple[BatchId, int]]:
+        """Batches that a kill left half formed, with the number of their members."""
+        ...
+
+    async def account(self) -> Account | None: ...
+
+
+class SubmissionStore(Protocol):
+    async def account(self) -> Account | None: ...
+
+    async def next_formed(self) -> Batch | None: ...
+
+    async def sizes_in_doubt(self) -> frozenset[int]: ...
+
+    async def waiting_upstream(self) -> int:
+        """Members of batches that upstream may still have to process."""
+        ...
+
+    async def drop_last_member(self, batch_id: BatchId, now: Ms) -> Batch | None:
+        """Put the last member of a formed batch back into the queue, so that its size differs from one in doubt."""
+        ...
+
+    async def record_submission(self, batch_id: BatchId, window_from: Ms, now: Ms) -> Batch | None:
+        """The intent to POST, on disk before the POST. None when the batch is no longer there to be submitted."""
+        ...
+
+    def body(self, batch: Batch, *, bytes_page: int) -> AsyncIterator[bytes]:
+        """The body that creates the batch, exactly ``batch.body_bytes`` long, in pages of about ``bytes_page``. Each
+        page is read and closed before it is handed out: no cursor stays open while the network is waited for."""
+        ...
+
+    async def record_created(self, batch_id: BatchId, upstream_id: UpstreamId, created_at: Ms, now: Ms) -> None: ...
+
+    async def record_refused(self, batch_id: BatchId, refused: Refused, pause_until: Ms | None, now: Ms) -> None: ...
+
+    async def record_unknown(self, batch_id: BatchId, detail: str, now: Ms) -> None: ...
+
+    async def release_members(self, chunk: int, now: Ms) -> int:
+        """Put members of batches that came to nothing back into the queue, ``chunk`` at a time. Returns how many."""
+        ...
+
+    async def doubts(self) -> Sequence[Doubt]: ...
+
+    async def known_ids(self, since: Ms) -> Known:
+        """Upstream ids, of batches made since then, that are ours or strangers'."""
+        ...
+
+    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None: ...
+
+    async def adopt(self, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> None: ...
+
+    async def abandon(self, batch_id: BatchId, reason: str, now: Ms) -> None: ...
+
+    async def note_stranger(self, upstream_id: UpstreamId, why: str, now: Ms) -> None: ...
+
+    async def batch_by_nonce(self, nonce: str) -> Batch | None: ...
+
+    async def harvest_twin(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
+        """An abandoned batch exists upstream after all: collect it."""
+        ...
+
+    async def given_up(self, since: Ms) -> Sequence[Doubt]:
+        """Batches abandoned after a POST that was made since then: a twin of them may still turn up."""
+        ...
+
+    async def record_sweep(self, now: Ms) -> None: ...
+
+    async def record_upstream(self, workspace: str | None, date: Ms | None) -> None: ...
+
+    async def pause_account(self, reason: str, until: Ms | None, actor: str, now: Ms) -> None:
+        """Submit nothing until then (None: until an operator resumes). Counts as one more refusal in a row."""
+        ...
+
+
+class PollerStore(Protocol):
+    async def open_batches(self) -> Sequence[OpenBatch]:
+        """Batches that exist upstream and still owe results, oldest first."""
+        ...
+
+    async def record_seen(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
+        """It was found upstream (again): in progress or canceling."""
+        ...
+
+    async def record_ended(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None: ...
+
+    async def record_not_found(self, batch_id: BatchId, now: Ms) -> None: ...
+
+    async def record_gone(self, batch_id: BatchId, reason: str, now: Ms) -> None: ...
+
+    async def record_cancel_sent(self, batch_id: BatchId, now: Ms) -> None: ...
+
+    async def prove(self, batch_id: BatchId, now: Ms) -> None: ...
+
+    async def disown(self, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> None:
+        """What was adopted for this batch is another's: ours is unknown again. ``stranger``: not of ours at all."""
+        ...
+
+    async def store_results(self, batch_id: BatchId, lines: Sequence[bytes], now: Ms) -> StoredResults:
+        """Record a chunk of result lines: attempts, outcomes and the deliveries they cause, all or none. Raises
+        ``BadLine`` when one cannot be read."""
+        ...
+
+    async def record_read_failure(self, batch_id: BatchId, detail: str, next_try_at: Ms, now: Ms) -> None: ...
+
+    async def finish_collecting(self, batch_id: BatchId, chunk: int, now: Ms) -> bool:
+        """All lines are stored: error the members that had none, ``chunk`` at a time. True when it is collected."""
+        ...
+
+
+class DispatcherStore(Protocol):
+    async def return_lapsed(self, now: Ms) -> tuple[int, Ms | None]:
+        """Make results whose lease has run out available again. Returns how many, and when the next lease ends."""
+        ...
+
+
+class KeeperStore(Protocol):
+    async def forget_keys(self, now: Ms, chunk: int) -> int: ...
+
+    async def count_open_requests(self) -> int:
+        """Count anew the requests without an outcome; ``open_requests`` drifts from it between two counts."""
+        ...
+
+    async def checkpoint(self) -> None: ...
+
+    def pressure(self) -> dict[str, int]:
+        """What waits for the writer: ``jobs`` and ``bytes``; and ``wal_pages`` at the last look."""
+        ...
+
+
+class Store(
+    IngestStore, FlusherStore, SubmissionStore, PollerStore, DispatcherStore, KeeperStore, Protocol
+):
+    """Everything. A room takes the narrow protocol of its own."""
+
+    epoch: int
+
+    async def bind_account(self, base_url: str, now: Ms) -> None:
+        """Raises ``AccountChanged`` when the database belongs to another account and anything is open."""
+        ...
+
+    async def recover(self, now: Ms) -> dict[str, int]:
+        """Take over what an older process left behind. Returns what was reclaimed, by kind."""
+        ...
+
+    async def complaints(self) -> Sequence[Complaint]: ...
+
+    async def close(self, *, clean: bool, now: Ms) -> None: ...

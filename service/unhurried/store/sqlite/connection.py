@@ -1,0 +1,110 @@
+"""Opening connections, and running a function in a connection's own thread."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
+
+from unhurried.store.contract import StoreUnusable
+
+T = TypeVar("T")
+
+APPLICATION_ID: Final = 0x756E6875  # "unhu": `file` and other tools can tell what this is
+SQLITE_MIN: Final = (3, 38, 0)
+WRITER_BUSY_MS: Final = 10_000
+READER_BUSY_MS: Final = 1_000
+JOURNAL_SIZE_LIMIT: Final = 64 * 1024 * 1024
+
+
+class Damaged(StoreUnusable):
+    exit_code = 65
+
+
+async def open_writer(path: Path) -> aiosqlite.Connection:
+    """The one connection that writes. Creates the file, readable for its owner only. Raises ``StoreUnusable``."""
+    if sqlite3.sqlite_version_info < SQLITE_MIN:
+        raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: {'.'.join(map(str, SQLITE_MIN))} is needed")
+    before = os.umask(0o077)
+    try:
+        db = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
+    except sqlite3.Error as error:
+        raise Damaged(f"cannot open {path}: {error}") from None
+    finally:
+        os.umask(before)
+    try:
+        await in_thread(db, _prepare_writer)
+    except sqlite3.DatabaseError as error:
+        await db.close()
+        raise Damaged(f"{path} cannot be used: {error}") from None
+    except BaseException:
+        await db.close()
+        raise
+    return db
+
+
+async def open_reader(path: Path) -> aiosqlite.Connection:
+    """A connection that cannot write. Raises ``StoreUnusable``."""
+    try:
+        db = await aiosqlite.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise Damaged(f"cannot open {path}: {error}") from None
+    try:
+        await in_thread(db, _prepare_reader)
+    except sqlite3.DatabaseError as error:
+        await db.close()
+        raise Damaged(f"{path} cannot be read: {error}") from None
+    return db
+
+
+async def in_thread(db: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run ``work`` in the connection's thread, as one hop.
+
+    aiosqlite has no public way to hand over a whole transaction, and one hop a statement costs more than the statement
+    (docs/architecture.md), so this is the one place that reaches for its private method.
+    """
+    result: T = await db._execute(work, db._conn)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _prepare_writer(db: sqlite3.Connection) -> None:
+    empty = db.execute("select count(*) from sqlite_master").fetchone()[0] == 0
+    owner = db.execute("pragma application_id").fetchone()[0]
+    if not empty and owner != APPLICATION_ID:
+        raise Damaged("the file is a SQLite database of another program; UNHURRIED_DATABASE must name its own file")
+    if empty:  # these three hold only if they are set before the first table, in this order
+        db.execute("pragma page_size = 8192")
+        db.execute("pragma auto_vacuum = incremental")
+        db.execute(f"pragma application_id = {APPLICATION_ID}")
+    _require(db, "journal_mode", "wal")
+    # Not FULL by default everywhere, and NORMAL loses acknowledged commits in a power cut.
+    _require(db, "synchronous", 2)
+    _require(db, "foreign_keys", 1)
+    _require(db, "busy_timeout", WRITER_BUSY_MS)
+    _require(db, "wal_autocheckpoint", 0)  # the writer checkpoints when nothing waits
+    _require(db, "journal_size_limit", JOURNAL_SIZE_LIMIT)
+    _require(db, "cache_size", -64_000)
+    _require(db, "temp_store", 2)  # memory: the root file system may be read-only
+    _require(db, "mmap_size", 0)  # a read error through mmap would be a SIGBUS
+    # Off: erased bytes stay in free pages until they are used again. ON writes sixty times the pages (docs/performance).
+    _require(db, "secure_delete", 0)
+    _require(db, "trusted_schema", 0)
+    _require(db, "cell_size_check", 1)
+
+
+def _prepare_reader(db: sqlite3.Connection) -> None:
+    _require(db, "query_only", 1)
+    _require(db, "busy_timeout", READER_BUSY_MS)
+    _require(db, "trusted_schema", 0)
+    _require(db, "mmap_size", 0)
+    _require(db, "temp_store", 2)
+
+
+def _require(db: sqlite3.Connection, name: str, value: str | int) -> None:
+    """Set a pragma and read it back: a misspelt or refused one is silent in SQLite."""
+    db.execute(f"pragma {name} = {value}")
+    row = db.execute(f"pragma {name}").fetchone()
+    if row is None or row[0] != value:
+        raise StoreUnusable(f"SQLite does not take {name} = {value}; it says {row[0] if row else 'nothing'}")

@@ -1,0 +1,210 @@
+"""Every invariant of the store as a query that must find nothing. ``unhurried doctor`` and the crash tests run them."""
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from unhurried.domain.states import FINAL_BATCH_STATES
+from unhurried.store.contract import Complaint
+from unhurried.store.sqlite.connection import in_thread, open_reader
+from unhurried.store.sqlite.forming import digest
+
+EXAMPLES: Final = 5
+
+
+@dataclass(frozen=True)
+class Invariant:
+    name: str
+    says: str
+    broken_by: str
+    """A query whose rows, one id each, break it."""
+
+
+_CLOSED = ", ".join(f"'{state}'" for state in sorted(FINAL_BATCH_STATES))
+
+INVARIANTS: Final[Sequence[Invariant]] = (
+    Invariant(
+        "accepted means kept",
+        "every request without an outcome has its params, as long as when they were accepted",
+        "select r.id from requests r left join bodies b on b.request_seq = r.seq"
+        " where r.finished_at is null and (b.params is null or length(b.params) <> r.params_bytes)",
+    ),
+    Invariant(
+        "one batch at a time",
+        "a request has at most one open attempt in a batch that is not finished, and it is the one it is assigned to",
+        "select r.id from requests r where r.state = 'assigned' and not exists (select 1 from attempts a"
+        " where a.batch_seq = r.batch_seq and a.request_seq = r.seq and a.state in ('open', 'superseded'))"
+        " union all select r.id from requests r join attempts a on a.request_seq = r.seq"
+        " join batches b on b.seq = a.batch_seq where a.state = 'open' and b.finished_at is null and r.finished_at is null"
+        " and (r.batch_seq is null or r.batch_seq <> b.seq) and b.late = 0",
+    ),
+    Invariant(
+        "intent before the act",
+        "every batch that was submitted had its members frozen, counted and sealed before",
+        "select id from batches where submit_started_at is not null"
+        " and (formed_at is null or digest is null or formed_at > submit_started_at + 1000)",
+    ),
+    Invariant(
+        "members are counted",
+        "the number of attempts of a batch is the number of requests it was made of",
+        "select b.id from batches b where b.requests <> (select count(*) from attempts a where a.batch_seq = b.seq)",
+    ),
+    Invariant(
+        "open members are counted",
+        "members_open is the number of attempts of a batch that are open",
+        "select b.id from batches b where b.members_open <>"
+        " (select count(*) from attempts a where a.batch_seq = b.seq and a.state = 'open')",
+    ),
+    Invariant(
+        "one outcome",
+        "a request has a result if and only if it is finished",
+        "select r.id from requests r left join results s on s.request_seq = r.seq"
+        " where (r.finished_at is not null) <> (s.request_seq is not null)",
+    ),
+    Invariant(
+        "one winner",
+        "the result of a request comes from exactly one winning attempt, or from none when it never reached upstream",
+        "select r.id from requests r join results s on s.request_seq = r.seq where"
+        " (select count(*) from attempts a where a.request_seq = r.seq and a.won = 1 and a.batch_seq is s.batch_seq)"
+        " <> (s.batch_seq is not null)"
+        " or (select count(*) from attempts a where a.request_seq = r.seq and a.won = 1) > r.generation",
+    ),
+    Invariant(
+        "every outcome is handed over",
+        "every finished request has a delivery of its generation",
+        "select r.id from requests r where r.finished_at is not null and not exists"
+        " (select 1 from deliveries d where d.request_seq = r.seq and d.generation = r.generation)",
+    ),
+    Invariant(
+        "nothing delivered early",
+        "a delivery exists only for a request that has, or in an earlier generation had, an outcome",
+        "select r.id || '.' || d.generation from deliveries d join requests r on r.seq = d.request_seq"
+        " where d.generation > r.generation or (d.generation = r.generation and r.finished_at is null)",
+    ),
+    Invariant(
+        "every member is accounted for",
+        "a collected batch has no open attempt",
+        "select b.id from batches b where b.state = 'collected' and b.members_open > 0",
+    ),
+    Invariant(
+        "open work is in an open batch",
+        "an assigned request is in a batch that is open, or in one whose members are being released",
+        "select r.id from requests r join batches b on b.seq = r.batch_seq"
+        f" where r.state = 'assigned' and b.state in ({_CLOSED}) and b.members_open = 0",
+    ),
+    Invariant(
+        "nothing is owned by nobody",
+        "no batch is being submitted, and no delivery is handed out, by a daemon that has been replaced",
+        "select id from batches where state = 'submitting' and epoch < (select max(epoch) from boots)"
+        " union all select r.id from deliveries d join requests r on r.seq = d.request_seq"
+        " where d.state = 'sending' and d.epoch < (select max(epoch) from boots)",
+    ),
+    Invariant(
+        "counters are right",
+        "the kept numbers of requests and deliveries by queue and state are what counting finds",
+        "select q.name || '/' || c.entity || '/' || c.state from counters c join queues q on q.id = c.queue_id"
+        " left join (select g.queue_id, 'request' as entity, r.state, count(*) as n from requests r"
+        "  join groups g on g.id = r.group_id group by 1, 3"
+        "  union all select g.queue_id, 'delivery', d.state, count(*) from deliveries d"
+        "  join requests r on r.seq = d.request_seq join groups g on g.id = r.group_id group by 1, 3) t"
+        " on t.queue_id = c.queue_id and t.entity = c.entity and t.state = c.state where c.n <> coalesce(t.n, 0)",
+    ),
+    Invariant(
+        "waiting is counted",
+        "the kept numbers of waiting requests and bytes of each group are what counting finds",
+        "select g.id from groups g left join (select group_id, count(*) as n, sum(params_bytes) as size from requests"
+        " where state = 'queued' and waits_until is null group by group_id) t on t.group_id = g.id"
+        " where g.waiting_requests <> coalesce(t.n, 0) or g.waiting_bytes <> coalesce(t.size, 0)",
+    ),
+    Invariant(
+        "transitions are told",
+        "the last event of every batch names the state it is in",
+        "select b.id from batches b where b.state <> coalesce((select e.new_state from events e"
+        " where e.entity_id = b.id and e.new_state is not null order by e.seq desc limit 1), '')",
+    ),
+)
+
+
+def complaints(db: sqlite3.Connection) -> list[Complaint]:
+    """Look at everything; an empty list is a clean bill. Takes seconds for a million requests."""
+    db.execute("begin")  # one snapshot for all queries: the daemon may be at work
+    try:
+        found = [complaint for invariant in INVARIANTS if (complaint := _ask(db, invariant)) is not None]
+        found += _file_checks(db)
+        found += _params_checks(db)
+        return found
+    finally:
+        db.execute("rollback")
+
+
+async def examine(path: Path) -> list[Complaint]:
+    """Examine a database file, whether its daemon runs or not, without writing. Raises ``StoreUnusable``."""
+    db = await open_reader(path)
+    try:
+        return await in_thread(db, complaints)
+    finally:
+        await db.close()
+
+
+def _ask(db: sqlite3.Connection, invariant: Invariant) -> Complaint | None:
+    ids = [str(row[0]) for row in db.execute(invariant.broken_by)]
+    if not ids:
+        return None
+    return Complaint(invariant=invariant.name, says=invariant.says, count=len(ids), examples=ids[:EXAMPLES])
+
+
+def _file_checks(db: sqlite3.Connection) -> list[Complaint]:
+    lines = [str(row[0]) for row in db.execute("pragma integrity_check(20)")]
+    keys = [str(row[0]) for row in db.execute("pragma foreign_key_check")]
+    found = []
+    if lines != ["ok"]:
+        found.append(Complaint(invariant="the file is sound", says="SQLite's integrity check", count=len(lines), examples=lines))
+    if keys:
+        found.append(
+            Complaint(
+                invariant="references hold", says="every foreign key has its row", count=len(keys), examples=keys[:EXAMPLES]
+            )
+        )
+    return found
+
+
+def _params_checks(db: sqlite3.Connection) -> list[Complaint]:
+    """Params and members are what they were when they were accepted and frozen. Open work only: the rest is history."""
+    damaged = []
+    cursor = db.execute(
+        "select r.id, r.digest, b.params, g.anthropic_version, g.anthropic_beta from requests r"
+        " join bodies b on b.request_seq = r.seq join groups g on g.id = r.group_id where r.finished_at is null"
+    )
+    for request_id, expected, params, version, beta in cursor:
+        if hashlib.sha256(params + f"\n{version}\n{beta}".encode()).digest() != expected:
+            damaged.append(request_id)
+    changed = [
+        batch_id
+        for batch_id, sealed in db.execute(
+            "select id, digest from batches where finished_at is null and digest is not null"
+        ).fetchall()
+        if digest(db, batch_id) != sealed
+    ]
+    found = []
+    if damaged:
+        found.append(
+            Complaint(
+                invariant="the caller's bytes",
+                says="params have the digest taken when they were accepted",
+                count=len(damaged),
+                examples=damaged[:EXAMPLES],
+            )
+        )
+    if changed:
+        found.append(
+            Complaint(
+                invariant="members are frozen",
+                says="an open batch has the members, order and params it was sealed with",
+                count=len(changed),
+                examples=changed[:EXAMPLES],
+            )
+        )
+    return found

@@ -1,0 +1,110 @@
+"""Bringing the schema up to date: numbered SQL files, each applied in one transaction with its version row."""
+
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from unhurried import __version__
+from unhurried.clock import Ms
+from unhurried.store.contract import StoreUnusable
+
+_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+
+
+class NewerSchema(StoreUnusable):
+    exit_code = 65
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def available(folder: Path | None = None) -> list[Migration]:
+    """The migrations that this version knows, in order. They lie in the wheel, or at the top of a checkout."""
+    package = Path(__file__).parents[2]
+    folders = [folder] if folder else [package.parents[1] / "migrations/sqlite", package / "migrations/sqlite"]
+    place = next((place for place in folders if place.is_dir()), None)
+    if place is None:
+        raise StoreUnusable(f"the migrations are missing from this installation (looked in {folders[-1]})")
+    found = [(match, path) for path in sorted(place.iterdir()) if (match := _NAME.fullmatch(path.name))]
+    return [Migration(version=int(match[1]), name=match[2], sql=path.read_text("utf-8")) for match, path in found]
+
+
+def migrate(db: sqlite3.Connection, path: Path, migrations: list[Migration], now: Ms) -> list[Migration]:
+    """Apply what is missing and return it. A file that already holds data is backed up first, beside itself.
+
+    Raises ``NewerSchema``, the database untouched, when it was made by a newer version.
+    """
+    applied = _applied(db)
+    newest = migrations[-1].version if migrations else 0
+    if applied and max(applied) > newest:
+        raise NewerSchema(
+            f"{path} has schema {max(applied)}, made by a newer version; this one ({__version__}) knows {newest}."
+            " Run the newer version, or restore the backup that it made before the upgrade"
+        )
+    missing = [migration for migration in migrations if migration.version not in applied]
+    if applied and missing:
+        _back_up(db, path.with_name(f"{path.name}.before-{missing[0].version:04d}"))
+    for migration in missing:
+        _apply(db, migration, now)
+    return missing
+
+
+def _applied(db: sqlite3.Connection) -> set[int]:
+    if not db.execute("select 1 from sqlite_master where name = 'schema_migrations'").fetchone():
+        return set()
+    return {row[0] for row in db.execute("select version from schema_migrations")}
+
+
+def _apply(db: sqlite3.Connection, migration: Migration, now: Ms) -> None:
+    db.execute("begin immediate")
+    try:
+        db.execute(
+            "create table if not exists schema_migrations (version integer primary key, name text not null,"
+            " sha256 text not null, app_version text not null, applied_at integer not null) strict"
+        )
+        for statement in statements(migration.sql):
+            db.execute(statement)
+        db.execute(
+            "insert into schema_migrations (version, name, sha256, app_version, applied_at) values (?, ?, ?, ?, ?)",
+            (migration.version, migration.name, migration.sha256, __version__, now),
+        )
+        db.execute("commit")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("rollback")
+        raise
+
+
+def statements(sql: str) -> Iterator[str]:
+    """One statement at a time: ``executescript`` would commit the transaction around them first."""
+    pending = ""
+    for line in sql.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            if pending.strip(" \n;"):
+                yield pending
+            pending = ""
+    if any(line.strip() and not line.strip().startswith("--") for line in pending.splitlines()):
+        raise StoreUnusable(f"a migration ends in the middle of a statement: {pending.strip()[:60]!r}")
+
+
+def _back_up(db: sqlite3.Connection, target: Path) -> None:
+    """A copy through SQLite: copying the file would miss what is still in the write-ahead log."""
+    target.unlink(missing_ok=True)
+    copy = sqlite3.connect(target)
+    try:
+        db.backup(copy)
+    finally:
+        copy.close()

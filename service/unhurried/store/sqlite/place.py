@@ -1,0 +1,87 @@
+"""Where the database may lie, and the lock that keeps a second daemon out."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final
+
+from unhurried.store.contract import StoreUnusable
+
+NETWORK_FILE_SYSTEMS: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "afs", "sshfs", "fuse.sshfs"}
+)
+"""SQLite's locks and its shared memory do not work reliably there (https://sqlite.org/wal.html, section 1)."""
+
+
+class WrongPlace(StoreUnusable):
+    exit_code = 73
+
+
+class AlreadyHeld(StoreUnusable):
+    exit_code = 75
+
+
+class InstanceLock:
+    """A lock on ``<database>.lock``, held for life. Never the database itself: closing a second descriptor of that
+    file would drop SQLite's own locks."""
+
+    def __init__(self, database: Path) -> None:
+        self.path = database.with_name(database.name + ".lock")
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Raises ``AlreadyHeld`` with the holder's pid, or ``WrongPlace``."""
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise WrongPlace(f"cannot write {self.path}: {error.strerror}") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(file)
+            raise AlreadyHeld(
+                f"another daemon (pid {holder}) holds {self.path}; stop it first, or give this one its own"
+                " UNHURRIED_DATABASE"
+            ) from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        self._file = file
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def prepare_folder(database: Path) -> None:
+    """Make the folder (mode 0700) if need be. Raises ``WrongPlace`` where a database cannot live."""
+    folder = database.parent
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongPlace(f"cannot create the folder {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WrongPlace(f"the folder {folder} is not writable for uid {os.getuid()}; SQLite needs to write beside the file")
+    if database.is_dir():
+        raise WrongPlace(f"{database} is a folder; UNHURRIED_DATABASE names the file")
+    kind = file_system(folder)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise WrongPlace(f"{folder} lies on {kind}, a network file system: SQLite is not safe there; use a local disk")
+
+
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """The type of the file system that holds ``folder``, as the kernel names it; empty where it cannot be told."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return ""  # no /proc: not Linux, nothing to go by
+    target = str(folder.resolve())
+    best, kind = "", ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].replace("\\040", " ")
+        inside = target == point or target.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind

@@ -1,0 +1,44 @@
+"""What callers and operators change: cancel, flush; and what the keeper tidies."""
+
+from unhurried.clock import Ms
+from unhurried.domain.states import FINAL_REQUEST_STATES
+from unhurried.store.contract import Flushed
+from unhurried.store.sqlite.collecting import cancel_queued
+from unhurried.store.sqlite.tx import Tx
+
+
+def cancel(tx: Tx, request_id: str, actor: str, now: Ms) -> None:
+    """Cancel a queued request; flag an assigned one, so that it is not sent again and, once all members of its batch
+    are flagged, the batch is canceled upstream. A finished or unknown one is left alone."""
+    row = tx.db.execute("select seq, state, batch_seq, cancel_requested_at from requests where id = ?", (request_id,)).fetchone()
+    if row is None or row[1] in FINAL_REQUEST_STATES or row[3] is not None:
+        return
+    seq, state, batch_seq, _ = row
+    tx.db.execute("update requests set cancel_requested_at = ? where seq = ?", (now, seq))
+    tx.event(now, actor, "request", request_id, "request.cancel_asked", old=state)
+    if state == "queued":
+        cancel_queued(tx, request_id, now)
+    else:
+        tx.db.execute("update batches set cancels = cancels + 1 where seq = ?", (batch_seq,))
+
+
+def ask_flush(tx: Tx, queue: str | None, model: str | None, now: Ms) -> Flushed:
+    rows = tx.db.execute(
+        "select g.id, g.waiting_requests from groups g join queues q on q.id = g.queue_id"
+        " where g.waiting_requests > 0 and (?1 is null or q.name = ?1) and (?2 is null or g.model = ?2)",
+        (queue, model),
+    ).fetchall()
+    tx.db.executemany("update groups set flush_asked_at = ? where id = ?", [(now, id) for id, _ in rows])
+    if rows:
+        total = sum(requests for _, requests in rows)
+        tx.event(now, "caller", "queue", queue or "*", "queue.flush_asked", detail=f"{total} requests in {len(rows)} groups")
+    return Flushed(groups=len(rows), requests=sum(requests for _, requests in rows))
+
+
+def forget_keys(tx: Tx, chunk: int, now: Ms) -> int:
+    done = tx.db.execute(
+        "delete from idempotency_keys where (queue_id, key) in"
+        " (select queue_id, key from idempotency_keys where expires_at <= ? order by expires_at limit ?)",
+        (now, chunk),
+    )
+    return done.rowcount

@@ -1,0 +1,423 @@
+"""The store on SQLite: each intent of the contract is one line here and a function of a ``Tx`` in a file beside."""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import aiosqlite
+
+from unhurried import __version__
+from unhurried.clock import Ms
+from unhurried.domain.batch import BODY_HEAD, BODY_TAIL, Batch, BatchId, UpstreamId
+from unhurried.domain.grouping import Group, Order
+from unhurried.domain.request import Accepted, KeyConflict, NewRequest
+from unhurried.domain.settling import Doubt, Known, Sighting
+from unhurried.domain.submitting import Refused
+from unhurried.store import contract
+from unhurried.store.contract import StoreUnusable
+from unhurried.store.sqlite import (
+    accepting,
+    collecting,
+    delivering,
+    doctor,
+    forming,
+    polling,
+    reading,
+    steering,
+    submission,
+)
+from unhurried.store.sqlite.collecting import RetryPauses
+from unhurried.store.sqlite.connection import in_thread, open_reader, open_writer
+from unhurried.store.sqlite.migrate import Migration, available, migrate
+from unhurried.store.sqlite.place import InstanceLock, prepare_folder
+from unhurried.store.sqlite.tx import Tx
+from unhurried.store.sqlite.writer import Writer
+
+T = TypeVar("T")
+WAKE_CHUNK: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreConfig:
+    readers: int = 3
+    writer_jobs_max: int = 20_000
+    writer_bytes_max: int = 256_000_000
+    wal_bytes_max: int = 64_000_000
+    idempotency_days: float = 30.0
+    deadline_classes_s: tuple[float, ...] = (3_600.0, 21_600.0, 86_400.0)
+    retry_pauses: RetryPauses = RetryPauses(first_s=30.0, longest_s=3_600.0)
+
+
+async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
+    """Take the lock, bring the schema up to date, begin a new epoch. Raises ``StoreUnusable`` with what to do."""
+    prepare_folder(path)
+    lock = InstanceLock(path)
+    lock.acquire()
+    connections: list[aiosqlite.Connection] = []
+    try:
+        db = await open_writer(path)
+        connections.append(db)
+        migrated = await in_thread(db, lambda conn: migrate(conn, path, available(), now))
+        epoch = await in_thread(db, lambda conn: _begin_epoch(conn, now))
+        for _ in range(config.readers):
+            connections.append(await open_reader(path))
+    except BaseException as error:
+        for connection in connections:
+            await connection.close()  # an unclosed one keeps its thread, and so the process, alive
+        lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise StoreUnusable(f"{path} cannot be used: {error}") from None
+        raise
+    return SqliteStore(connections, lock, epoch, config, migrated)
+
+
+def _begin_epoch(db: sqlite3.Connection, now: Ms) -> int:
+    db.execute("begin immediate")
+    done = db.execute(
+        "insert into boots (started_at, pid, version, sqlite) values (?, ?, ?, ?)",
+        (now, os.getpid(), __version__, sqlite3.sqlite_version),
+    )
+    db.execute("commit")
+    assert done.lastrowid is not None
+    return done.lastrowid
+
+
+class SqliteStore:
+    """``unhurried.store.Store``; the contract documents each method. ``run`` is the writer and must be running."""
+
+    def __init__(
+        self,
+        connections: Sequence[aiosqlite.Connection],
+        lock: InstanceLock,
+        epoch: int,
+        config: StoreConfig,
+        migrated: Sequence[Migration],
+    ) -> None:
+        self._writer_db, *readers = connections
+        self._readers = readers
+        self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        for reader in readers:
+            self._idle.put_nowait(reader)
+        self._lock = lock
+        self._config = config
+        self.epoch = epoch
+        self.migrated = [f"{migration.version:04d}_{migration.name}" for migration in migrated]
+        self._writer = Writer(
+            self._writer_db,
+            epoch,
+            jobs_max=config.writer_jobs_max,
+            bytes_max=config.writer_bytes_max,
+            wal_bytes_max=config.wal_bytes_max,
+        )
+        self._open_requests = 0
+
+    async def run(self) -> None:
+        """The writer task: ends after ``stop_writing`` once all that waits is written. Raises ``StoreUnusable``."""
+        await self._writer.run()
+
+    def stop_writing(self) -> None:
+        self._writer.stop()
+
+    async def close(self, *, clean: bool, now: Ms) -> None:
+        """Close every connection and release the lock. ``clean`` records that nothing was under way."""
+        try:
+            if clean:
+                await in_thread(self._writer_db, lambda db: _end_epoch(db, self.epoch, now))
+        finally:
+            for connection in (*self._readers, self._writer_db):
+                await connection.close()
+            self._lock.release()
+
+    async def _write(self, work: Callable[[Tx], T], *, size: int = 512, weight: int = 1) -> T:
+        return await self._writer.write(work, size=size, weight=weight)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        async with self._reader() as db:
+            return await in_thread(db, work)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
+        db = await self._idle.get()
+        try:
+            yield db
+        finally:
+            self._idle.put_nowait(db)
+
+    # ingest
+
+    async def accept(self, requests: Sequence[NewRequest]) -> Sequence[Accepted | KeyConflict]:
+        config = self._config
+        size = sum(len(request.params) for request in requests) + len(requests) * accepting.ROW_BYTES
+        answers = await self._writer.write(
+            lambda tx: accepting.accept(tx, requests, config.deadline_classes_s, config.idempotency_days),
+            size=size,
+            accept=True,
+        )
+        self._open_requests += len(answers)
+        return answers
+
+    def open_requests(self) -> int:
+        """Requests without an outcome, as of the last count plus what was accepted since: never too few."""
+        return self._open_requests
+
+    async def count_open_requests(self) -> int:
+        before = self._open_requests
+        counted = await self._read(_count_open)
+        self._open_requests += counted - before
+        return counted
+
+    async def request(self, request_id: str) -> contract.RequestView | None:
+        return await self._read(lambda db: reading.request(db, request_id))
+
+    async def requests(self, filter: contract.RequestFilter, cursor: str | None, limit: int) -> contract.RequestPage:
+        return await self._read(lambda db: reading.requests(db, filter, cursor, limit))
+
+    async def result(self, request_id: str) -> contract.Handed | None:
+        return await self._read(lambda db: reading.result(db, request_id))
+
+    async def results_of(self, request_ids: Sequence[str], bytes_max: int) -> Sequence[contract.Handed]:
+        return await self._read(lambda db: reading.results_of(db, request_ids, bytes_max))
+
+    async def cancel(self, request_id: str, actor: str, now: Ms) -> contract.RequestView | None:
+        await self._write(lambda tx: steering.cancel(tx, request_id, actor, now))
+        return await self.request(request_id)
+
+    async def pull(
+        self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms
+    ) -> Sequence[contract.Handed]:
+        if not await self._read(lambda db: reading.anything_due(db, destination, now)):
+            return []  # an idle long-poll costs no write
+        work = partial(
+            delivering.pull, destination=destination, limit=limit, bytes_max=bytes_max, lease_s=lease_s, now=now
+        )
+        return await self._write(work, size=limit * 100, weight=limit)
+
+    async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> contract.Acked:
+        return await self._write(
+            lambda tx: delivering.ack(tx, delivery_ids, confirmed_by, now),
+            size=len(delivery_ids) * 100,
+            weight=len(delivery_ids),
+        )
+
+    async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> contract.Flushed:
+        return await self._write(lambda tx: steering.ask_flush(tx, queue, model, now))
+
+    async def batches(self, *, open_only: bool, before: str | None, limit: int) -> Sequence[contract.BatchView]:
+        return await self._read(lambda db: reading.batches(db, open_only=open_only, before=before, limit=limit))
+
+    async def batch(self, batch_id: BatchId) -> contract.BatchView | None:
+        return await self._read(lambda db: reading.batch(db, batch_id))
+
+    async def events(self, entity_id: str | None, limit: int) -> Sequence[contract.Event]:
+        return await self._read(lambda db: reading.events(db, entity_id, limit))
+
+    async def status(self) -> contract.Status:
+        return await self._read(reading.status)
+
+    async def resume_account(self, actor: str, now: Ms) -> bool:
+        return await self._write(lambda tx: submission.resume_account(tx, actor, now))
+
+    # flusher
+
+    async def wake_waiting(self, now: Ms) -> Ms | None:
+        next_at = await self._read(reading.next_wait)
+        if next_at is None or next_at > now:
+            return next_at
+        return await self._write(lambda tx: forming.wake_waiting(tx, now, WAKE_CHUNK), size=WAKE_CHUNK * 100, weight=250)
+
+    async def groups(self) -> Sequence[Group]:
+        return await self._read(forming.groups)
+
+    async def turnarounds(self) -> dict[str, Sequence[float]]:
+        return dict(await self._read(forming.turnarounds))
+
+    async def formed_ahead(self) -> int:
+        return await self._read(reading.formed_ahead)
+
+    async def begin_batch(self, order: Order, nonce: str, now: Ms) -> BatchId:
+        return await self._write(lambda tx: forming.begin_batch(tx, order, nonce, now))
+
+    async def add_members(self, batch_id: BatchId, *, requests_max: int, bytes_max: int, chunk: int, now: Ms) -> int:
+        return await self._write(
+            lambda tx: forming.add_members(tx, batch_id, requests_max=requests_max, bytes_max=bytes_max, chunk=chunk),
+            size=chunk * forming.MEMBER_BYTES,
+            weight=chunk,
+        )
+
+    async def complete_batch(self, batch_id: BatchId, now: Ms) -> Batch | None:
+        sealed = await self._read(lambda db: forming.digest(db, batch_id))
+        return await self._write(lambda tx: forming.complete_batch(tx, batch_id, sealed, now))
+
+    async def unfinished(self) -> Sequence[tuple[BatchId, int]]:
+        return await self._read(reading.unfinished)
+
+    # submission
+
+    async def bind_account(self, base_url: str, now: Ms) -> None:
+        await self._write(lambda tx: submission.bind_account(tx, base_url, now))
+
+    async def account(self) -> contract.Account | None:
+        return await self._read(submission.account)
+
+    async def next_formed(self) -> Batch | None:
+        return await self._read(submission.next_formed)
+
+    async def sizes_in_doubt(self) -> frozenset[int]:
+        return await self._read(submission.sizes_in_doubt)
+
+    async def waiting_upstream(self) -> int:
+        return await self._read(submission.waiting_upstream)
+
+    async def drop_last_member(self, batch_id: BatchId, now: Ms) -> Batch | None:
+        if not await self._write(lambda tx: forming.drop_last_member(tx, batch_id, now)):
+            return None
+        return await self.complete_batch(batch_id, now)
+
+    async def record_submission(self, batch_id: BatchId, window_from: Ms, now: Ms) -> Batch | None:
+        return await self._write(lambda tx: submission.record_submission(tx, batch_id, window_from, now))
+
+    async def body(self, batch: Batch, *, bytes_page: int) -> AsyncIterator[bytes]:
+        yield BODY_HEAD
+        after = 0
+        while True:
+            page, after = await self._read(partial(reading.body_page_after, batch=batch, after=after, bytes_page=bytes_page))
+            if not page:
+                break
+            yield page
+        yield BODY_TAIL
+
+    async def record_created(self, batch_id: BatchId, upstream_id: UpstreamId, created_at: Ms, now: Ms) -> None:
+        await self._write(lambda tx: submission.record_created(tx, batch_id, upstream_id, created_at, now))
+
+    async def record_refused(self, batch_id: BatchId, refused: Refused, pause_until: Ms | None, now: Ms) -> None:
+        await self._write(lambda tx: submission.record_refused(tx, batch_id, refused, pause_until, now))
+
+    async def record_unknown(self, batch_id: BatchId, detail: str, now: Ms) -> None:
+        await self._write(lambda tx: submission.record_unknown(tx, batch_id, detail, now))
+
+    async def release_members(self, chunk: int, now: Ms) -> int:
+        if not await self._read(reading.anything_to_release):
+            return 0
+        return await self._write(
+            lambda tx: collecting.release_members(tx, chunk, now), size=chunk * forming.MEMBER_BYTES, weight=chunk
+        )
+
+    async def doubts(self) -> Sequence[Doubt]:
+        return await self._read(submission.doubts)
+
+    async def known_ids(self, since: Ms) -> Known:
+        return await self._read(lambda db: submission.known_ids(db, since))
+
+    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None:
+        await self._write(lambda tx: submission.record_absence(tx, batch_id, date, absent, window_to, now))
+
+    async def adopt(self, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> None:
+        await self._write(lambda tx: submission.adopt(tx, batch_id, sighting, proved=proved, now=now))
+
+    async def abandon(self, batch_id: BatchId, reason: str, now: Ms) -> None:
+        await self._write(lambda tx: submission.abandon(tx, batch_id, reason, now))
+
+    async def note_stranger(self, upstream_id: UpstreamId, why: str, now: Ms) -> None:
+        await self._write(lambda tx: submission.note_stranger(tx, upstream_id, why, now))
+
+    async def batch_by_nonce(self, nonce: str) -> Batch | None:
+        return await self._read(lambda db: submission.batch_by_nonce(db, nonce))
+
+    async def harvest_twin(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
+        await self._write(lambda tx: submission.harvest_twin(tx, batch_id, sighting, now))
+
+    async def given_up(self, since: Ms) -> Sequence[Doubt]:
+        return await self._read(lambda db: submission.given_up(db, since))
+
+    async def record_sweep(self, now: Ms) -> None:
+        await self._write(lambda tx: submission.record_sweep(tx, now))
+
+    async def record_upstream(self, workspace: str | None, date: Ms | None) -> None:
+        await self._write(lambda tx: submission.record_upstream(tx, workspace, date))
+
+    async def pause_account(self, reason: str, until: Ms | None, actor: str, now: Ms) -> None:
+        await self._write(lambda tx: submission.pause_account(tx, reason, until, actor, now))
+
+    # poller
+
+    async def open_batches(self) -> Sequence[contract.OpenBatch]:
+        return await self._read(polling.open_batches)
+
+    async def record_seen(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
+        await self._write(lambda tx: polling.record_seen(tx, batch_id, sighting, now))
+
+    async def record_ended(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
+        await self._write(lambda tx: polling.record_ended(tx, batch_id, sighting, now))
+
+    async def record_not_found(self, batch_id: BatchId, now: Ms) -> None:
+        await self._write(lambda tx: polling.record_not_found(tx, batch_id, now))
+
+    async def record_gone(self, batch_id: BatchId, reason: str, now: Ms) -> None:
+        await self._write(lambda tx: polling.record_gone(tx, batch_id, reason, now))
+
+    async def record_cancel_sent(self, batch_id: BatchId, now: Ms) -> None:
+        await self._write(lambda tx: polling.record_cancel_sent(tx, batch_id, now))
+
+    async def prove(self, batch_id: BatchId, now: Ms) -> None:
+        await self._write(lambda tx: polling.prove(tx, batch_id, now))
+
+    async def disown(self, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> None:
+        await self._write(lambda tx: submission.disown(tx, batch_id, why, stranger=stranger, now=now))
+
+    async def store_results(self, batch_id: BatchId, lines: Sequence[bytes], now: Ms) -> contract.StoredResults:
+        stored = await self._write(
+            lambda tx: collecting.store_results(tx, batch_id, lines, self._config.retry_pauses, now),
+            size=sum(map(len, lines)) + len(lines) * collecting.RESULT_BYTES,
+            weight=len(lines),
+        )
+        self._open_requests -= stored.finished
+        return stored
+
+    async def record_read_failure(self, batch_id: BatchId, detail: str, next_try_at: Ms, now: Ms) -> None:
+        await self._write(lambda tx: polling.record_read_failure(tx, batch_id, detail, next_try_at, now))
+
+    async def finish_collecting(self, batch_id: BatchId, chunk: int, now: Ms) -> bool:
+        return await self._write(lambda tx: collecting.finish_collecting(tx, batch_id, chunk, now), weight=chunk)
+
+    # dispatcher and keeper
+
+    async def return_lapsed(self, now: Ms) -> tuple[int, Ms | None]:
+        next_at = await self._read(reading.next_lease_end)
+        if next_at is None or next_at > now:
+            return 0, next_at
+        return await self._write(lambda tx: delivering.return_lapsed(tx, WAKE_CHUNK, now), weight=250)
+
+    async def forget_keys(self, now: Ms, chunk: int) -> int:
+        return await self._write(lambda tx: steering.forget_keys(tx, chunk, now), weight=chunk)
+
+    async def checkpoint(self) -> None:
+        await self._writer.checkpoint()
+
+    def pressure(self) -> dict[str, int]:
+        jobs, size = self._writer.backlog
+        return {"jobs": jobs, "bytes": size, "commits": self._writer.commits}
+
+    async def recover(self, now: Ms) -> dict[str, int]:
+        await self.count_open_requests()
+        return await self._write(lambda tx: submission.reclaim(tx, now))
+
+    async def complaints(self) -> Sequence[contract.Complaint]:
+        return await self._read(doctor.complaints)
+
+
+def _count_open(db: sqlite3.Connection) -> int:
+    row = db.execute(
+        "select coalesce(sum(n), 0) from counters where entity = 'request' and state in ('queued', 'assigned')"
+    ).fetchone()
+    return int(row[0])
+
+
+def _end_epoch(db: sqlite3.Connection, epoch: int, now: Ms) -> None:
+    db.execute("update boots set stopped_at = ? where epoch = ?", (now, epoch))
+    db.execute("pragma wal_checkpoint(truncate)")

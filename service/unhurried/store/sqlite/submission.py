@@ -1,0 +1,366 @@
+"""What the submission and its settlement write: intents, outcomes, doubts, the account."""
+
+import sqlite3
+from typing import Any
+
+from unhurried.clock import Ms
+from unhurried.domain.batch import Batch, BatchId, UpstreamId
+from unhurried.domain.collecting import our_error
+from unhurried.domain.settling import Doubt, Known, Sighting
+from unhurried.domain.states import BatchState
+from unhurried.domain.submitting import No, Refused
+from unhurried.store.contract import Account, AccountChanged
+from unhurried.store.sqlite.collecting import error_member
+from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of
+from unhurried.store.sqlite.tx import Tx, guard
+
+ACTOR = "submission"
+
+
+def account(db: sqlite3.Connection) -> Account | None:
+    row = db.execute(
+        "select base_url, workspace, upstream_date, paused_at, paused_until, pause_reason, refusals, swept_at from account"
+    ).fetchone()
+    if row is None:
+        return None
+    base_url, workspace, date, paused_at, paused_until, reason, refusals, swept_at = row
+    return Account(
+        base_url=base_url,
+        workspace=workspace,
+        upstream_date=date,
+        paused=paused_at is not None,
+        paused_until=paused_until,
+        pause_reason=reason,
+        refusals=refusals,
+        swept_at=swept_at,
+    )
+
+
+def bind_account(tx: Tx, base_url: str, now: Ms) -> None:
+    found = account(tx.db)
+    if found is None:
+        tx.db.execute("insert into account (id, base_url) values (1, ?)", (base_url,))
+        return
+    if found.base_url == base_url:
+        return
+    if _anything_open(tx.db):
+        raise AccountChanged(
+            f"this database has open work at {found.base_url}, and the settings say {base_url}."
+            " Let the work end there first, or give the new account its own UNHURRIED_DATABASE"
+        )
+    tx.db.execute("update account set base_url = ?, workspace = null, refusals = 0, upstream_date = null", (base_url,))
+    tx.event(now, "daemon", "account", base_url, "account.bound", detail=f"was {found.base_url}")
+
+
+def record_upstream(tx: Tx, workspace: str | None, date: Ms | None) -> None:
+    """Remember upstream's clock, and the workspace at first sight. Raises ``AccountChanged`` for another workspace."""
+    found = account(tx.db)
+    if found is None:
+        return
+    if workspace and found.workspace and workspace != found.workspace and _anything_open(tx.db):
+        raise AccountChanged(
+            f"the credential now belongs to workspace {workspace}, but open work of this database is in"
+            f" {found.workspace}, where only a credential of that workspace can see it"
+        )
+    tx.db.execute(
+        "update account set workspace = coalesce(?, workspace),"
+        " upstream_date = max(coalesce(upstream_date, 0), coalesce(?, upstream_date, 0))",
+        (workspace, date),
+    )
+
+
+def _anything_open(db: sqlite3.Connection) -> bool:
+    row = db.execute(
+        "select 1 from counters where entity = 'request' and state in ('queued', 'assigned') and n > 0 limit 1"
+    ).fetchone()
+    return row is not None
+
+
+def pause_account(tx: Tx, reason: str, until: Ms | None, actor: str, now: Ms) -> None:
+    found = account(tx.db)
+    if found is None:
+        return
+    tx.db.execute(
+        "update account set paused_at = ?, paused_until = ?, pause_reason = ?, refusals = refusals + 1",
+        (now, until, reason[:500]),
+    )
+    tx.event(now, actor, "account", found.base_url, "account.paused", detail=reason)
+
+
+def resume_account(tx: Tx, actor: str, now: Ms, why: str | None = None) -> bool:
+    found = account(tx.db)
+    if found is None or not found.paused:
+        return False
+    tx.db.execute("update account set paused_at = null, paused_until = null, pause_reason = null, refusals = 0")
+    tx.event(now, actor, "account", found.base_url, "account.resumed", detail=why)
+    return True
+
+
+def next_formed(db: sqlite3.Connection) -> Batch | None:
+    """The formed batch with the most urgent class, the oldest of these."""
+    row = db.execute(
+        f"select {BATCH_COLUMNS} {BATCH_FROM} where b.state = 'forming' and b.finished_at is null"
+        " and b.formed_at is not null order by g.deadline_class, b.seq limit 1"
+    ).fetchone()
+    return batch_of(row) if row else None
+
+
+def sizes_in_doubt(db: sqlite3.Connection) -> frozenset[int]:
+    rows = db.execute(
+        "select requests from batches where state in ('submitting', 'unknown') and finished_at is null"
+    )
+    return frozenset(row[0] for row in rows)
+
+
+def waiting_upstream(db: sqlite3.Connection) -> int:
+    row = db.execute(
+        "select coalesce(sum(members_open), 0) from batches"
+        " where state in ('submitting', 'unknown', 'in_progress', 'canceling') and finished_at is null"
+    ).fetchone()
+    return int(row[0])
+
+
+def record_submission(tx: Tx, batch_id: BatchId, window_from: Ms, now: Ms) -> Batch | None:
+    moved = tx.move_batch(
+        batch_id,
+        BatchState.FORMING,
+        BatchState.SUBMITTING,
+        at=now,
+        actor=ACTOR,
+        sets={"submit_started_at": now, "window_from": window_from},
+    )
+    return batch_by_id(tx.db, batch_id) if moved else None
+
+
+def record_created(tx: Tx, batch_id: BatchId, upstream_id: UpstreamId, created_at: Ms, now: Ms) -> bool:
+    done = tx.move_batch(
+        batch_id,
+        BatchState.SUBMITTING,
+        BatchState.IN_PROGRESS,
+        at=now,
+        actor=ACTOR,
+        detail=f"upstream calls it {upstream_id}",
+        sets={"upstream_id": upstream_id, "upstream_created_at": created_at, "proved": 1},
+    )
+    resume_account(tx, ACTOR, now, "upstream took a batch")
+    tx.db.execute("update account set refusals = 0 where refusals > 0")
+    return done
+
+
+def record_unknown(tx: Tx, batch_id: BatchId, detail: str, now: Ms) -> bool:
+    return tx.move_batch(batch_id, BatchState.SUBMITTING, BatchState.UNKNOWN, at=now, actor=ACTOR, detail=detail)
+
+
+def record_refused(tx: Tx, batch_id: BatchId, refused: Refused, pause_until: Ms | None, now: Ms) -> bool:
+    """A definite no. The culprit is errored here; ``release_members`` takes the others out, chunk by chunk."""
+    row = tx.db.execute("select seq, group_id, requests from batches where id = ?", (batch_id,)).fetchone()
+    batch_seq, group_id, requests = row
+    sets: dict[str, Any] = {}
+    culprit = refused.culprit if refused.kind is No.CULPRIT else None
+    whole = refused.kind is No.UNEXPLAINED or (culprit is not None and culprit >= requests)
+    if refused.kind is No.TOO_LARGE and requests == 1:
+        culprit = 0
+    elif whole and requests == 1:
+        culprit = 0
+    elif whole:
+        sets["release_cap"] = (requests + 1) // 2
+    if not tx.move_batch(
+        batch_id, BatchState.SUBMITTING, BatchState.REFUSED, at=now, actor=ACTOR, detail=refused.detail, sets=sets
+    ):
+        return False
+    if culprit is not None and culprit < requests:
+        error_type, body = _as_result(refused)
+        error_member(tx, batch_seq, culprit, error_type, body, now)
+    if refused.kind is No.TOO_LARGE and requests > 1:
+        tx.db.execute(
+            "update groups set bytes_cap = max(1, (select params_bytes from batches where seq = ?) / 2) where id = ?",
+            (batch_seq, group_id),
+        )
+    if pause_until is not None:
+        pause_account(tx, refused.detail, pause_until, ACTOR, now)
+    return True
+
+
+def _as_result(refused: Refused) -> tuple[str, bytes]:
+    """The refusal as the result of the request that caused it: upstream's own words where it sent any."""
+    error_type = "request_too_large" if refused.kind is No.TOO_LARGE else "invalid_request_error"
+    if refused.error:
+        return error_type, b'{"type":"errored","error":{"type":"error","error":%s}}' % refused.error
+    return error_type, our_error(error_type, refused.detail)
+
+
+def doubts(db: sqlite3.Connection) -> list[Doubt]:
+    return _doubts(db, "b.state = 'unknown' and b.finished_at is null", ())
+
+
+def given_up(db: sqlite3.Connection, since: Ms) -> list[Doubt]:
+    return _doubts(db, "b.state = 'abandoned' and b.submit_started_at >= ?", (since,))
+
+
+def _doubts(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> list[Doubt]:
+    rows = db.execute(
+        f"select b.window_from, b.window_to, b.absent_at, b.absent_date, {BATCH_COLUMNS} {BATCH_FROM}"
+        f" where {where} order by b.seq",
+        values,
+    )
+    found = []
+    for window_from, window_to, absent_at, absent_date, *columns in rows:
+        batch = batch_of(tuple(columns))
+        found.append(
+            Doubt(
+                batch=batch,
+                since=batch.submit_started_at or batch.created_at,
+                window_from=window_from,
+                window_to=window_to,
+                absent_at=absent_at,
+                absent_date=absent_date,
+            )
+        )
+    return found
+
+
+def known_ids(db: sqlite3.Connection, since: Ms) -> Known:
+    rows = db.execute(
+        "select upstream_id, proved from batches where upstream_id is not null and upstream_created_at >= ?"
+        " union all select upstream_id, 1 from strangers",
+        (since,),
+    ).fetchall()
+    return Known(
+        settled=frozenset(UpstreamId(id) for id, proved in rows if proved),
+        held=frozenset(UpstreamId(id) for id, proved in rows if not proved),
+    )
+
+
+def record_absence(tx: Tx, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None:
+    """What a complete listing showed of a batch in doubt. The first one also bounds the window in which it can lie."""
+    if absent:
+        tx.db.execute(
+            "update batches set absent_at = coalesce(absent_at, ?), absent_date = coalesce(absent_date, ?),"
+            " window_to = coalesce(window_to, ?) where id = ? and state = 'unknown'",
+            (now, date, window_to, batch_id),
+        )
+    else:
+        tx.db.execute(
+            "update batches set absent_at = null, absent_date = null, window_to = coalesce(window_to, ?)"
+            " where id = ? and state = 'unknown'",
+            (window_to, batch_id),
+        )
+
+
+def adopt(tx: Tx, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> bool:
+    return tx.move_batch(
+        batch_id,
+        BatchState.UNKNOWN,
+        BatchState.IN_PROGRESS,
+        at=now,
+        actor=ACTOR,
+        detail=f"{'proved by its first result line' if proved else 'the only one it can be'}: {sighting.id}",
+        sets={
+            "upstream_id": sighting.id,
+            "upstream_created_at": sighting.created_at,
+            "upstream_expires_at": sighting.expires_at,
+            "adopted": 1,
+            "proved": int(proved),
+            "absent_at": None,
+            "absent_date": None,
+            "not_found_at": None,
+        },
+    )
+
+
+def abandon(tx: Tx, batch_id: BatchId, reason: str, now: Ms) -> bool:
+    return tx.move_batch(batch_id, BatchState.UNKNOWN, BatchState.ABANDONED, at=now, actor=ACTOR, detail=reason)
+
+
+def note_stranger(tx: Tx, upstream_id: UpstreamId, why: str, now: Ms) -> None:
+    tx.db.execute(
+        "insert into strangers (upstream_id, noted_at, why) values (?, ?, ?) on conflict do nothing",
+        (upstream_id, now, why),
+    )
+
+
+def disown(tx: Tx, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> bool:
+    """What was adopted for this batch is another's. Ours is in doubt again."""
+    batch = batch_by_id(tx.db, batch_id)
+    if batch is None or batch.upstream_id is None or not batch.adopted or batch.proved:
+        return False
+    if stranger:
+        note_stranger(tx, batch.upstream_id, f"adopted for {batch_id}: {why}", now)
+    return tx.move_batch(
+        batch_id,
+        BatchState.IN_PROGRESS,
+        BatchState.UNKNOWN,
+        at=now,
+        actor="poller",
+        detail=f"{batch.upstream_id}: {why}",
+        sets={
+            "upstream_id": None,
+            "upstream_created_at": None,
+            "upstream_expires_at": None,
+            "adopted": 0,
+            "not_found_at": None,
+            "absent_at": None,
+            "absent_date": None,
+        },
+    )
+
+
+def batch_by_nonce(db: sqlite3.Connection, nonce: str) -> Batch | None:
+    row = db.execute(f"select {BATCH_COLUMNS} {BATCH_FROM} where b.nonce = ?", (nonce,)).fetchone()
+    return batch_of(row) if row else None
+
+
+def harvest_twin(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> bool:
+    return tx.move_batch(
+        batch_id,
+        BatchState.ABANDONED,
+        BatchState.ENDED,
+        at=now,
+        actor=ACTOR,
+        detail=f"a late twin: {sighting.id} exists after all",
+        sets={
+            "upstream_id": sighting.id,
+            "upstream_created_at": sighting.created_at,
+            "upstream_expires_at": sighting.expires_at,
+            "upstream_ended_at": sighting.ended_at,
+            "expected_lines": sighting.total,
+            "adopted": 1,
+            "proved": 1,
+            "late": 1,
+            "failures": 0,
+            "next_try_at": 0,
+        },
+    )
+
+
+def record_sweep(tx: Tx, now: Ms) -> None:
+    tx.db.execute("update account set swept_at = ?", (now,))
+
+
+def reclaim(tx: Tx, now: Ms) -> dict[str, int]:
+    """Take over what an older boot left: nobody else can be at work on it, so no clock takes part."""
+    submitting = tx.db.execute(
+        "select id from batches where state = 'submitting' and finished_at is null and epoch < ?", (tx.epoch,)
+    ).fetchall()
+    for (batch_id,) in submitting:
+        record_unknown(tx, batch_id, "the daemon stopped while it was being submitted", now)
+    leased = tx.db.execute(
+        "select d.request_seq, d.generation, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
+        " join groups g on g.id = r.group_id where d.state = 'sending' and d.epoch < ?",
+        (tx.epoch,),
+    ).fetchall()
+    done = tx.db.executemany(
+        "update deliveries set state = 'pending', due_at = ? where request_seq = ? and generation = ? and state = 'sending'",
+        [(now, request_seq, generation) for request_seq, generation, _ in leased],
+    )
+    if leased:
+        guard(done, len(leased), "reclaiming deliveries")
+    for _, _, queue_id in leased:
+        tx.count(queue_id, "delivery", "sending", -1)
+        tx.count(queue_id, "delivery", "pending", 1)
+    tx.db.execute("update account set swept_at = null")  # each start looks for late twins once
+    found = account(tx.db)
+    lifted = 0
+    if found is not None and found.paused and (found.pause_reason or "")[:3] in ("401", "402", "403"):
+        lifted = int(resume_account(tx, "daemon", now, "a new start: the credential may be another"))
+    return {"batches_unknown": len(submitting), "deliveries_pending": len(leased), "pauses_lifted": lifted}

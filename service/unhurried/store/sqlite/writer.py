@@ -1,0 +1,225 @@
+"""The one task that writes.
+
+Callers hand it work and await a future. It takes everything that waits, within bounds, runs it in one transaction,
+commits once and only then answers: that group commit makes durability nearly free, because one fsync serves all who
+came while the last one ran. There is no fixed pause to gather company; whoever comes alone is answered at once.
+
+A failed group is rolled back and its jobs are tried again one by one, so that one bad job fails alone. Jobs are pure
+functions of the transaction and may therefore run twice.
+"""
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+import structlog
+
+from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
+from unhurried.store.sqlite.connection import in_thread
+from unhurried.store.sqlite.tx import Names, Tx
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+GROUP_JOBS_MAX: Final = 512
+GROUP_BYTES_MAX: Final = 16_000_000
+CHUNK_WEIGHT_MAX: Final = 250
+"""Rows of slow work (results, members) in one commit: more would make the accepts behind it wait too long."""
+CHECKPOINT_IDLE_S: Final = 0.05
+CHECKPOINT_BYTES: Final = 4_000_000
+
+
+@dataclass(slots=True)
+class Job:
+    work: Callable[[Tx], Any]
+    future: asyncio.Future[Any]
+    bytes: int
+    weight: int
+
+
+@dataclass
+class Backlog:
+    """What waits to be written. Accepts go first; everything else follows in order."""
+
+    accepts: deque[Job] = field(default_factory=deque)
+    others: deque[Job] = field(default_factory=deque)
+    bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.accepts) + len(self.others)
+
+    def take(self) -> list[Job]:
+        group: list[Job] = []
+        size = weight = 0
+        while self.accepts and len(group) < GROUP_JOBS_MAX and size < GROUP_BYTES_MAX:
+            group.append(self.accepts.popleft())
+            size += group[-1].bytes
+        while self.others and len(group) < GROUP_JOBS_MAX and (weight == 0 or weight + self.others[0].weight <= CHUNK_WEIGHT_MAX):
+            group.append(self.others.popleft())
+            weight += group[-1].weight
+        self.bytes -= sum(job.bytes for job in group)
+        return group
+
+
+class Writer:
+    """Owns the writing connection. ``run`` is a task of the app; when it ends, nothing can be written any more."""
+
+    def __init__(self, db: aiosqlite.Connection, epoch: int, *, jobs_max: int, bytes_max: int, wal_bytes_max: int) -> None:
+        self._db = db
+        self._epoch = epoch
+        self._jobs_max = jobs_max
+        self._bytes_max = bytes_max
+        self._wal_bytes_max = wal_bytes_max
+        self._backlog = Backlog()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._names = Names()
+        self._unchecked_bytes = 0
+        self._failed: StoreUnusable | None = None
+        self.commits = 0
+
+    @property
+    def backlog(self) -> tuple[int, int]:
+        return len(self._backlog), self._backlog.bytes
+
+    async def write(self, work: Callable[[Tx], T], *, size: int = 512, weight: int = 1, accept: bool = False) -> T:
+        """Run ``work`` in a transaction; when this returns, it is on disk. Cancelling the caller does not stop it.
+
+        ``size``: bytes it will roughly write; ``weight``: rows of slow work. Raises ``StoreBusy`` when too much waits,
+        ``StoreFull`` when there is no space, ``StoreUnusable`` when the disk fails; and whatever ``work`` raises.
+        """
+        if self._failed is not None:
+            raise self._failed
+        if self._stopping:
+            raise StoreBusy("the store is closing")
+        if accept and (len(self._backlog.accepts) >= self._jobs_max or self._backlog.bytes >= self._bytes_max):
+            raise StoreBusy(f"{len(self._backlog.accepts)} writes are waiting already")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        job = Job(work, future, size, weight)
+        (self._backlog.accepts if accept else self._backlog.others).append(job)
+        self._backlog.bytes += size
+        self._wake.set()
+        return await asyncio.shield(future)
+
+    async def run(self) -> None:
+        """Write until ``stop`` is called and nothing waits. Raises ``StoreUnusable`` when the disk fails."""
+        try:
+            while True:
+                if not len(self._backlog):
+                    if self._stopping:
+                        return
+                    self._wake.clear()
+                    await self._rest()
+                    continue
+                await self._write_group(self._backlog.take())
+                if self._unchecked_bytes > self._wal_bytes_max:
+                    await self.checkpoint()
+        except StoreUnusable as error:
+            self._failed = error
+            raise
+        finally:
+            self._stopping = True
+            self._fail_all(self._failed or StoreBusy("the store is closing"))
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._wake.set()
+
+    async def checkpoint(self) -> None:
+        """Move what is in the write-ahead log into the database, as far as readers allow."""
+        self._unchecked_bytes = 0
+        busy, pages, moved = await in_thread(self._db, _checkpoint)
+        if busy or moved < pages:
+            log.debug("store.checkpoint_partial", pages=pages, moved=moved)
+
+    async def _rest(self) -> None:
+        if self._unchecked_bytes < CHECKPOINT_BYTES:
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout(CHECKPOINT_IDLE_S):
+                await self._wake.wait()
+        except TimeoutError:
+            await self.checkpoint()
+
+    async def _write_group(self, group: list[Job]) -> None:
+        try:
+            results = await in_thread(self._db, lambda db: self._commit(db, group))
+        except sqlite3.Error as error:
+            if _is_fatal(error):
+                raise self._give_up(group, error) from error
+            await self._one_by_one(group, error)
+        except Exception as error:
+            await self._one_by_one(group, error)
+        else:
+            self._unchecked_bytes += sum(job.bytes for job in group)
+            self.commits += 1
+            for job, result in zip(group, results, strict=True):
+                if not job.future.done():
+                    job.future.set_result(result)
+
+    async def _one_by_one(self, group: list[Job], error: Exception) -> None:
+        """The group was rolled back. Alone, each job fails or succeeds for itself."""
+        if len(group) == 1:
+            if not group[0].future.done():
+                group[0].future.set_exception(_translated(error))
+            return
+        for job in group:
+            await self._write_group([job])
+
+    def _commit(self, db: sqlite3.Connection, group: list[Job]) -> list[Any]:
+        """In the connection's thread: one transaction around all jobs."""
+        tx = Tx(db, self._names, self._epoch)
+        db.execute("begin immediate")
+        try:
+            results = [job.work(tx) for job in group]
+            tx.settle()
+            db.execute("commit")
+        except BaseException:
+            self._names.forget()
+            if db.in_transaction:  # a full disk has rolled back already
+                db.execute("rollback")
+            raise
+        return results
+
+    def _give_up(self, group: list[Job], error: sqlite3.Error) -> StoreUnusable:
+        reason = StoreUnusable(f"the database cannot be written any more: {error} ({error.sqlite_errorname})")
+        for job in group:
+            if not job.future.done():
+                job.future.set_exception(reason)
+        return reason
+
+    def _fail_all(self, error: Exception) -> None:
+        while len(self._backlog):
+            for job in self._backlog.take():
+                if not job.future.done():
+                    job.future.set_exception(error)
+
+
+def _checkpoint(db: sqlite3.Connection) -> tuple[int, int, int]:
+    row = db.execute("pragma wal_checkpoint(passive)").fetchone()
+    return int(row[0]), int(row[1]), int(row[2])
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_fatal(error: sqlite3.Error) -> bool:
+    """After these nobody knows what is on disk: stop, and let the next start look."""
+    return _primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _translated(error: Exception) -> Exception:
+    if not isinstance(error, sqlite3.Error):
+        return error
+    code = _primary_code(error)
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull("there is no space left for the database")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreBusy("another program holds the database; is a sqlite3 shell open in a transaction?", retry_after_s=5.0)
+    return error
