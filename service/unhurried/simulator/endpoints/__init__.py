@@ -1,0 +1,1 @@
+"""What the SDK calls: one file per endpoint or group of them."""
