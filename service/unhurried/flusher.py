@@ -1,0 +1,68 @@
+"""The flusher: groups what waits into batches, by model and deadline. Its one effect is a formed batch in the store.
+
+A large batch is formed in small commits, so that accepting goes on beside it. Killed half way, it is found as it is at
+the next start and completed with what it has: its members lose nothing by it.
+"""
+
+import structlog
+
+from unhurried.clock import Clock, Ms, seconds_between
+from unhurried.domain import grouping
+from unhurried.domain.batch import BatchId, new_nonce
+from unhurried.domain.grouping import PAUSE_MAX_S, Limits, Order
+from unhurried.loop import Bell
+from unhurried.store.contract import FlusherStore
+
+log = structlog.get_logger()
+
+AHEAD_MAX = 2
+"""Formed batches that may wait for their turn: enough that the next one is ready when an upload ends."""
+
+
+class Flusher:
+    def __init__(self, store: FlusherStore, clock: Clock, limits: Limits, chunk: int, submission: Bell) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits
+        self._chunk = chunk
+        self._submission = submission
+
+    async def step(self, now: Ms) -> float:
+        """Form at most one batch. Returns the seconds until it is worth looking again."""
+        next_wait = await self._store.wake_waiting(now)
+        for batch_id, _ in await self._store.unfinished():
+            await self._complete(batch_id)
+        account = await self._store.account()
+        if account is not None and account.is_paused(now):
+            return PAUSE_MAX_S if account.paused_until is None else seconds_between(now, account.paused_until)
+        if await self._store.formed_ahead() >= AHEAD_MAX:
+            return PAUSE_MAX_S  # the submission rings when it takes one
+        plan = grouping.plan(await self._store.groups(), self._limits, await self._store.turnarounds(), now)
+        if plan.order is not None:
+            await self._form(plan.order)
+            return 0.0
+        if next_wait is None:
+            return plan.look_again_s
+        return min(plan.look_again_s, max(seconds_between(now, next_wait), 0.0))
+
+    async def _form(self, order: Order) -> None:
+        batch_id = await self._store.begin_batch(order, new_nonce(), self._clock.now())
+        added = 1
+        while added:
+            added = await self._store.add_members(
+                batch_id,
+                requests_max=order.requests_max,
+                bytes_max=order.bytes_max,
+                chunk=self._chunk,
+                now=self._clock.now(),
+            )
+        await self._complete(batch_id)
+
+    async def _complete(self, batch_id: BatchId) -> None:
+        batch = await self._store.complete_batch(batch_id, self._clock.now())
+        if batch is not None:
+            log.info(
+                "batch.formed", batch=batch.id, queue=batch.queue, model=batch.model, requests=batch.requests,
+                bytes=batch.body_bytes,
+            )  # fmt: skip
+            self._submission.ring()

@@ -1,0 +1,124 @@
+"""Reading results and storing them.
+
+The stream has no place to resume from, so a broken one is read again from the start, and what is stored is skipped:
+a kill at any line costs a second reading and nothing else. A member without a line is errored only when upstream's own
+count says that there is nothing more to come.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import structlog
+
+from unhurried.clock import Clock, Ms, after, seconds_between
+from unhurried.domain.collecting import BadLine
+from unhurried.domain.polling import PollPolicy, retry_pause_s
+from unhurried.domain.states import BatchState
+from unhurried.loop import Bell
+from unhurried.store.contract import OpenBatch, PollerStore
+from unhurried.upstream import ResultsNotFound, Upstream, UpstreamTrouble
+
+log = structlog.get_logger()
+
+IDLE_S: Final = 30.0
+CHUNK_BYTES_MAX: Final = 4_000_000
+
+
+class Collector:
+    def __init__(
+        self,
+        store: PollerStore,
+        upstream: Upstream,
+        clock: Clock,
+        *,
+        policy: PollPolicy,
+        chunk: int,
+        not_found_grace_s: float,
+        dispatcher: Bell,
+        flusher: Bell,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._clock = clock
+        self._policy = policy
+        self._chunk = chunk
+        self._not_found_grace_s = not_found_grace_s
+        self._dispatcher = dispatcher
+        self._flusher = flusher
+
+    async def step(self, now: Ms) -> float:
+        """Read the results of at most one batch, the smallest that is due: it is back soonest."""
+        ended = [found for found in await self._store.open_batches() if found.batch.state is BatchState.ENDED]
+        due = [found for found in ended if found.next_try_at <= now]
+        if due:
+            await self._collect(min(due, key=lambda found: found.members_open))
+            return 0.0
+        return min([IDLE_S, *(seconds_between(now, found.next_try_at) for found in ended)])
+
+    async def _collect(self, found: OpenBatch) -> None:
+        batch = found.batch
+        try:
+            accounted = await self._read(found)
+        except ResultsNotFound as trouble:
+            await self._not_found(found, trouble)
+        except (UpstreamTrouble, BadLine) as trouble:
+            await self._again(found, str(trouble), getattr(trouble, "retry_after_s", None))
+        else:
+            expected = found.expected_lines or batch.requests
+            if accounted < expected:
+                await self._again(found, f"the results ended after {accounted} of {expected} lines", None)
+                return
+            while not await self._store.finish_collecting(batch.id, self._chunk, self._clock.now()):
+                pass
+            log.info("batch.collected", batch=batch.id, upstream=batch.upstream_id, requests=batch.requests)
+            self._dispatcher.ring()
+            self._flusher.ring()
+
+    async def _read(self, found: OpenBatch) -> int:
+        """Store every line. Returns for how many lines there is an account: here, in an earlier reading, or foreign."""
+        batch = found.batch
+        assert batch.upstream_id is not None
+        # A late twin's members are in other batches by now, so it is the lines that are counted.
+        accounted = 0 if batch.late else batch.requests - found.members_open
+        async for chunk in self._chunks(self._upstream.result_lines(batch.upstream_id)):
+            stored = await self._store.store_results(batch.id, chunk, self._clock.now())
+            accounted += stored.foreign + (len(chunk) - stored.foreign if batch.late else stored.newly_accounted)
+            if stored.finished:
+                self._dispatcher.ring()
+            if stored.again:
+                self._flusher.ring()
+            if stored.foreign:
+                log.error("batch.foreign_lines", batch=batch.id, lines=stored.foreign)
+        return accounted
+
+    async def _chunks(self, pages: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+        """Lines in commits of bounded length and size, whatever the network hands over at once."""
+        chunk: list[bytes] = []
+        size = 0
+        async for page in pages:
+            for line in page:
+                chunk.append(line)
+                size += len(line)
+                if len(chunk) >= self._chunk or size >= CHUNK_BYTES_MAX:
+                    yield chunk
+                    chunk, size = [], 0
+        if chunk:
+            yield chunk
+
+    async def _not_found(self, found: OpenBatch, trouble: ResultsNotFound) -> None:
+        now = self._clock.now()
+        if found.not_found_at is None:
+            await self._store.record_not_found(found.batch.id, now)
+        elif seconds_between(found.not_found_at, now) >= self._not_found_grace_s:
+            await self._store.record_gone(found.batch.id, "upstream has no results for it any more", now)
+            log.error("batch.gone", batch=found.batch.id, upstream=found.batch.upstream_id)
+            return
+        await self._again(found, str(trouble), trouble.retry_after_s)
+
+    async def _again(self, found: OpenBatch, detail: str, retry_after_s: float | None) -> None:
+        now = self._clock.now()
+        pause_s = retry_after_s or retry_pause_s(found.failures, self._policy)
+        await self._store.record_read_failure(found.batch.id, detail, after(now, pause_s), now)
+        log.warning("batch.read_failed", batch=found.batch.id, detail=detail, again_in_s=round(pause_s, 3))
+
+

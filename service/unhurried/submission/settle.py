@@ -1,0 +1,153 @@
+"""Finding out what became of a create whose answer never came, and harvesting twins that turn up late.
+
+Everything it has seen stands in the store, so being killed costs at most one look. A stranger's result line is read
+for its nonce; nothing else of it is kept.
+"""
+
+from collections.abc import Sequence
+from typing import Final, assert_never
+
+import structlog
+
+from unhurried.clock import Clock, Ms, after, seconds_between
+from unhurried.domain.batch import Batch
+from unhurried.domain.collecting import nonce_of
+from unhurried.domain.settling import (
+    CREATED_AT_SLACK_S,
+    Abandon,
+    Adopt,
+    Doubt,
+    Listing,
+    ReadNonces,
+    SettlePolicy,
+    Sighting,
+    Wait,
+    look_alikes,
+    settle,
+)
+from unhurried.domain.states import BatchState
+from unhurried.loop import Bell
+from unhurried.store.contract import SubmissionStore
+from unhurried.upstream import Upstream, UpstreamTrouble
+
+log = structlog.get_logger()
+
+IDLE_S: Final = 60.0
+TROUBLE_S: Final = 5.0
+LOOKS_PER_GRACE: Final = 4
+RESULTS_KEPT_S: Final = 29 * 86_400.0
+"""Upstream keeps results for 29 days after a batch was created; later a twin cannot be told from a stranger."""
+
+
+class Settlement:
+    def __init__(
+        self,
+        store: SubmissionStore,
+        upstream: Upstream,
+        clock: Clock,
+        *,
+        policy: SettlePolicy,
+        sweep_s: float,
+        submission: Bell,
+        poller: Bell,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._clock = clock
+        self._policy = policy
+        self._sweep_s = sweep_s
+        self._submission = submission
+        self._poller = poller
+
+    async def step(self, now: Ms) -> float:
+        """Look at every batch in doubt once; when there is none, sweep for late twins now and then."""
+        doubts = await self._store.doubts()
+        try:
+            if not doubts:
+                return await self._sweep_when_due(now)
+            await self._look(doubts)
+        except UpstreamTrouble as trouble:
+            log.warning("settlement.upstream_trouble", detail=trouble.detail)
+            return max(trouble.retry_after_s or 0.0, min(TROUBLE_S, self._pause_s))
+        return self._pause_s
+
+    @property
+    def _pause_s(self) -> float:
+        return max(self._policy.grace_s / LOOKS_PER_GRACE, 0.05)
+
+    async def _look(self, doubts: Sequence[Doubt]) -> None:
+        since = after(min(doubt.window_from for doubt in doubts), -CREATED_AT_SLACK_S)
+        listing = await self._upstream.list_since(since)
+        for doubt in doubts:
+            # Read anew each time: settling one doubt changes what is known for the next.
+            known = await self._store.known_ids(since)
+            verdict = settle(doubt, listing, known, self._policy, self._clock.now())
+            match verdict:
+                case Adopt():
+                    await self._adopt(doubt.batch, verdict.sighting, proved=False)
+                case ReadNonces():
+                    for sighting in verdict.sightings:
+                        await self._read_nonce(sighting)
+                case Wait():
+                    await self._wait(doubt, listing, absent=verdict.absent)
+                case Abandon():
+                    await self._store.abandon(doubt.batch.id, verdict.reason, self._clock.now())
+                    log.warning("batch.abandoned", batch=doubt.batch.id, reason=verdict.reason)
+                    self._submission.ring()
+                case _:
+                    assert_never(verdict)
+
+    async def _wait(self, doubt: Doubt, listing: Listing, *, absent: bool) -> None:
+        if absent == (doubt.absent_at is not None) and doubt.window_to is not None:
+            return  # nothing new to write down
+        # A create that was on its way when this listing was made can still appear for as long as we look for it.
+        window_to = after(listing.date, self._policy.absent_s)
+        await self._store.record_absence(doubt.batch.id, listing.date, absent, window_to, self._clock.now())
+
+    async def _adopt(self, batch: Batch, sighting: Sighting, *, proved: bool) -> None:
+        await self._store.adopt(batch.id, sighting, proved=proved, now=self._clock.now())
+        log.info("batch.adopted", batch=batch.id, upstream=sighting.id, proved=proved)
+        self._poller.ring()
+        self._submission.ring()
+
+    async def _read_nonce(self, sighting: Sighting) -> None:
+        """Ended, so its first result line tells whose it is: one in doubt, one given up, or a stranger's."""
+        line = await self._upstream.first_line(sighting.id)
+        nonce = nonce_of(line) if line is not None else None
+        if nonce is None:
+            raise UpstreamTrouble(f"the first result line of {sighting.id} cannot be read yet", reachable=True)
+        owner = await self._store.batch_by_nonce(nonce)
+        now = self._clock.now()
+        if owner is None:
+            await self._store.note_stranger(sighting.id, "its results show no nonce of ours", now)
+        elif owner.state is BatchState.UNKNOWN:
+            await self._adopt(owner, sighting, proved=True)
+        elif owner.state is BatchState.ABANDONED:
+            await self._store.harvest_twin(owner.id, sighting, now)
+            log.warning("batch.late_twin", batch=owner.id, upstream=sighting.id, requests=sighting.total)
+            self._poller.ring()
+        else:
+            await self._store.note_stranger(sighting.id, f"a second copy of {owner.id}, paid in vain", now)
+            log.error("batch.second_copy", batch=owner.id, upstream=sighting.id, requests=sighting.total)
+
+    async def _sweep_when_due(self, now: Ms) -> float:
+        account = await self._store.account()
+        if account is None:
+            return IDLE_S
+        if account.swept_at is not None and seconds_between(account.swept_at, now) < self._sweep_s:
+            return min(IDLE_S, self._sweep_s)
+        given_up = await self._store.given_up(after(now, -RESULTS_KEPT_S))
+        if given_up:
+            await self._sweep(given_up)
+        await self._store.record_sweep(self._clock.now())
+        return 0.0
+
+    async def _sweep(self, given_up: Sequence[Doubt]) -> None:
+        """Look-alikes of batches that were given up: whatever has ended among them tells whose it is."""
+        since = after(min(doubt.window_from for doubt in given_up), -CREATED_AT_SLACK_S)
+        listing = await self._upstream.list_since(since)
+        for doubt in given_up:
+            known = await self._store.known_ids(since)
+            for sighting in look_alikes(doubt, listing, known):
+                if sighting.results_readable and sighting.id not in known.held:
+                    await self._read_nonce(sighting)

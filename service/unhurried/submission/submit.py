@@ -1,0 +1,144 @@
+"""One POST for each batch, never two.
+
+Killed before the intent is on disk, the batch is still formed and simply submitted later. Killed after it, nobody
+knows whether the POST was made or what came of it: the batch is unknown at the next start, and ``settle`` finds out.
+"""
+
+import dataclasses
+from typing import Final, assert_never
+
+import structlog
+
+from unhurried.clock import Clock, Ms, seconds_between
+from unhurried.domain.batch import Batch
+from unhurried.domain.submitting import (
+    Created,
+    ErrorAnswer,
+    No,
+    NoAnswer,
+    Outcome,
+    PausePolicy,
+    Refused,
+    Unknown,
+    may_submit,
+    outcome_of,
+    pause_until,
+)
+from unhurried.loop import Bell
+from unhurried.store.contract import Account, SubmissionStore
+from unhurried.upstream import Upstream, UpstreamTrouble
+
+log = structlog.get_logger()
+
+BYTES_PAGE: Final = 1_048_576
+RELEASE_CHUNK: Final = 1_000
+IDLE_S: Final = 30.0
+DOUBT_WAIT_S: Final = 1.0
+CUT_SHORT_MAX: Final = 2
+"""After so many refusals in a row a body 'cut short on the way' is looked at as one that upstream cannot read."""
+
+
+class Submission:
+    def __init__(
+        self,
+        store: SubmissionStore,
+        upstream: Upstream,
+        clock: Clock,
+        *,
+        pauses: PausePolicy,
+        queue_limit: int,
+        flusher: Bell,
+        poller: Bell,
+        settlement: Bell,
+    ) -> None:
+        self._store = store
+        self._upstream = upstream
+        self._clock = clock
+        self._pauses = pauses
+        self._queue_limit = queue_limit
+        self._flusher = flusher
+        self._poller = poller
+        self._settlement = settlement
+
+    async def step(self, now: Ms) -> float:
+        """Submit at most one batch. Returns the seconds until it is worth looking again."""
+        if await self._store.release_members(RELEASE_CHUNK, now):
+            self._flusher.ring()
+            return 0.0
+        account = await self._store.account()
+        if account is None or account.is_paused(now):
+            until = account.paused_until if account else None
+            return IDLE_S if until is None else min(IDLE_S, seconds_between(now, until))
+        batch = await self._store.next_formed()
+        if batch is None:
+            return IDLE_S
+        if batch.requests in await self._store.sizes_in_doubt():
+            return await self._make_distinct(batch, now)
+        if not may_submit(batch.requests, await self._store.waiting_upstream(), self._queue_limit):
+            return IDLE_S  # the poller rings when a batch ends
+        return await self._submit(batch, account)
+
+    async def _make_distinct(self, batch: Batch, now: Ms) -> float:
+        """A batch in doubt is recognised by its size: until it is settled, no other may have as many requests."""
+        smaller = await self._store.drop_last_member(batch.id, now)
+        return DOUBT_WAIT_S if smaller is None else 0.0
+
+    async def _submit(self, batch: Batch, account: Account) -> float:
+        try:
+            window_from = await self._upstream.date()
+        except UpstreamTrouble as trouble:
+            await self._rest(_as_refusal(trouble), account)
+            return 0.0
+        intended = await self._store.record_submission(batch.id, window_from, self._clock.now())
+        if intended is None:
+            return 0.0
+        self._flusher.ring()
+        log.info("batch.submitting", batch=intended.id, requests=intended.requests, bytes=intended.body_bytes)
+        answer = await self._upstream.create(
+            anthropic_version=intended.anthropic_version,
+            anthropic_beta=intended.anthropic_beta,
+            content=self._store.body(intended, bytes_page=BYTES_PAGE),
+            content_length=intended.body_bytes,
+        )
+        await self._record(intended, outcome_of(answer), account)
+        return 0.0
+
+    async def _record(self, batch: Batch, outcome: Outcome, account: Account) -> None:
+        now = self._clock.now()
+        match outcome:
+            case Created():
+                await self._store.record_created(batch.id, outcome.upstream_id, outcome.created_at, now)
+                log.info("batch.submitted", batch=batch.id, upstream=outcome.upstream_id, requests=batch.requests)
+                self._poller.ring()
+            case Refused():
+                if outcome.kind is No.CUT_SHORT and account.refusals >= CUT_SHORT_MAX:
+                    outcome = dataclasses.replace(outcome, kind=No.UNEXPLAINED)
+                until = pause_until(outcome, account.refusals, self._pauses, now)
+                await self._store.record_refused(batch.id, outcome, until, now)
+                log.warning("batch.refused", batch=batch.id, kind=outcome.kind.value, detail=outcome.detail)
+            case Unknown():
+                await self._store.record_unknown(batch.id, outcome.detail, now)
+                log.warning("batch.unknown", batch=batch.id, requests=batch.requests, detail=outcome.detail)
+                self._settlement.ring()
+            case _:
+                assert_never(outcome)
+
+    async def _rest(self, refused: Refused, account: Account) -> None:
+        """Upstream could not even be asked for the time: nothing was sent, and nothing is for a while."""
+        now = self._clock.now()
+        until = pause_until(refused, account.refusals, self._pauses, now)
+        await self._store.pause_account(refused.detail, until, "submission", now)
+        log.warning("account.paused", detail=refused.detail, until=until)
+
+
+def _as_refusal(trouble: UpstreamTrouble) -> Refused:
+    """What a failed read says about creates, put into the words of a refused create."""
+    if trouble.status is None:
+        outcome = outcome_of(NoAnswer(sent=False, detail=trouble.detail))
+    else:
+        outcome = outcome_of(
+            ErrorAnswer(status=trouble.status, message=trouble.detail, retry_after_s=trouble.retry_after_s)
+        )
+    if isinstance(outcome, Refused) and outcome.kind in (No.ACCOUNT, No.UNREACHABLE):
+        return dataclasses.replace(outcome, detail=trouble.detail)
+    return Refused(kind=No.UNREACHABLE, detail=trouble.detail)
