@@ -1,0 +1,79 @@
+"""What this room is handed by ``app``."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from unhurried.clock import Clock, Ms
+from unhurried.domain.request import Defaults
+from unhurried.ingest.waiters import Waiters
+from unhurried.loop import Bell
+from unhurried.settings import IngestSettings
+from unhurried.store.contract import IngestStore
+
+
+class Health(Protocol):
+    """The figures of this process, kept in memory (``observability.health.Health``)."""
+
+    def loops(self, now: Ms) -> Mapping[str, float]:
+        """Seconds since each loop last finished a step, by name."""
+        ...
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes: ``rss_bytes``, ``rss_ready_bytes``, ``rss_peak_bytes``."""
+        ...
+
+    def stall(self) -> Mapping[str, float]:
+        """Milliseconds by which the event loop was late: ``p99_ms``, ``max_ms``."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bells:
+    """Whom to wake when a call gives a loop something to do."""
+
+    flusher: Bell
+    submission: Bell
+    poller: Bell
+    dispatcher: Bell
+
+
+@dataclass(frozen=True, kw_only=True)
+class Daemon:
+    """Which daemon this is. ``base_url`` is its upstream; ``simulator`` says that the upstream is a fake."""
+
+    version: str
+    epoch: int
+    pid: int
+    started_at: Ms
+    base_url: str
+    simulator: bool
+
+
+def _nothing_wrong() -> str | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestDeps:
+    store: IngestStore
+    clock: Clock
+    settings: IngestSettings
+    defaults: Defaults
+    bells: Bells
+    waiters: Waiters
+    health: Health
+    daemon: Daemon
+    stop: asyncio.Event
+    """Set when the server is to end: long-polls answer, uploads in bulk end with what they have committed."""
+    draining: Callable[[], bool]
+    """Whether new work is refused. True before ``stop`` is set; reading goes on."""
+    open_requests: Callable[[], int]
+    """How many requests have no outcome yet. Asked with every accept: it must not touch the disk."""
+    unready: Callable[[], str | None] = _nothing_wrong
+    """Why the daemon is not ready, or None."""
+    unhealthy: Callable[[], str | None] = _nothing_wrong
+    """What is broken beyond repair (the writer is gone), or None."""
+    spool_dir: str | None = None
+    """Where answers to large uploads may be kept for a moment; None: the system's temporary folder."""

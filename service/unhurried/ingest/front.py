@@ -1,0 +1,119 @@
+"""The one ASGI application: hot routes first, then FastAPI; every refusal leaves here as a problem."""
+
+import re
+from typing import Final
+
+import structlog
+
+from unhurried.domain.request import Refusal
+from unhurried.ingest import asgi, hot, problems
+from unhurried.ingest.api import build_api
+from unhurried.ingest.asgi import ClientGone, Message, Receive, Scope, Send
+from unhurried.ingest.deps import IngestDeps
+from unhurried.ingest.hot import HotRoutes
+from unhurried.ingest.problems import Problem
+from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
+
+log = structlog.get_logger()
+
+_ONE_REQUEST: Final = hot.REQUESTS + "/"
+_UNSAFE_GETS: Final = frozenset({hot.RESULTS})
+"""A ``GET`` that hands out leases: no ``HEAD`` there."""
+
+
+class Front:
+    def __init__(self, deps: IngestDeps) -> None:
+        self.hot = HotRoutes(deps)
+        self.api = build_api(deps)
+        self._paths: list[tuple[re.Pattern[str], frozenset[str]]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"this is no HTTP: {scope['type']}")
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._route(scope, receive, noting_send)
+        except ClientGone:
+            return  # nobody is left to be answered; what was stored stays stored
+        except Exception as error:
+            problem = _problem_of(error)
+            if problem.status == 500:
+                log.error("ingest.failed", method=scope["method"], path=scope["path"], exc_info=error)
+            if started:
+                raise  # an answer was cut in its middle: the server closes the connection
+            await asgi.refuse(problem, scope, receive, send)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path == hot.REQUESTS and method == "POST":
+            await self.hot.take(scope, receive, send)
+        elif (
+            path.startswith(_ONE_REQUEST) and method in ("GET", "HEAD") and "/" not in (id := path[len(_ONE_REQUEST) :])
+        ):
+            await self.hot.show(id, scope, receive, send)
+        elif path == hot.RESULTS and method == "GET":
+            await self.hot.pull(scope, receive, send)
+        elif path == hot.ACK and method == "POST":
+            await self.hot.ack(scope, receive, send)
+        else:
+            await self._route_slowly(scope, receive, send)
+
+    async def _route_slowly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        allowed = self._allowed(path)
+        if not allowed:
+            raise Problem("not_found", f"there is nothing at {path[:200]}; see /openapi.json")
+        if method == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", _listed(allowed))]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        if method not in allowed:
+            allow = _listed(allowed).decode()
+            raise Problem("method_not_allowed", f"{method} is not allowed at {path}; it takes {allow}", allow=allow)
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
+        await self.api(scope, receive, send)
+
+    def _allowed(self, path: str) -> frozenset[str]:
+        """The methods of a path; none when nothing is there. As the OpenAPI document says it."""
+        if self._paths is None:
+            self._paths = [
+                _methods(template, operations) for template, operations in self.api.openapi()["paths"].items()
+            ]
+        for pattern, methods in self._paths:
+            if pattern.fullmatch(path):
+                return methods
+        return frozenset()
+
+
+def _methods(template: str, operations: dict[str, object]) -> tuple[re.Pattern[str], frozenset[str]]:
+    methods = {name.upper() for name in operations} | {"OPTIONS"}
+    if "GET" in methods and template not in _UNSAFE_GETS:
+        methods.add("HEAD")
+    return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(template))), frozenset(methods)
+
+
+def _listed(methods: frozenset[str]) -> bytes:
+    return ", ".join(sorted(methods)).encode()
+
+
+def _problem_of(error: Exception) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case Refusal():
+            return problems.from_refusal(error)
+        case StoreBusy():
+            return problems.from_busy(error)
+        case StoreFull():
+            return problems.from_full(error)
+        case StoreUnusable():
+            return Problem("store_unusable", str(error))
+        case _:
+            return Problem("internal_error", "the daemon made a mistake; its log says more")

@@ -1,0 +1,241 @@
+"""The routes that carry the load, as plain ASGI: FastAPI would cost more per request than storing it does.
+
+One request comes in, or is looked at; results are pulled and confirmed. ``bulk`` takes many requests in one call.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated, Final
+
+import msgspec
+from uuid_utils import uuid7
+
+from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted, NewRequest, Refusal, accept
+from unhurried.domain.states import FINAL_REQUEST_STATES
+from unhurried.ingest import asgi, bulk, problems, views
+from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
+from unhurried.ingest.deps import IngestDeps
+from unhurried.ingest.problems import Problem
+from unhurried.store.contract import Handed, RequestView
+
+REQUESTS: Final = "/queue/requests"
+RESULTS: Final = "/queue/results"
+ACK: Final = "/queue/results/ack"
+
+LARGE_BODY: Final = 1_000_000
+"""From this size on a body is checked in a thread, so that the loop can turn between the parts of the check."""
+PULL_BYTES: Final = 32_000_000
+LEASE_MAX_S: Final = 86_400.0
+ACK_IDS_MAX: Final = 10_000
+ID_CHARS: Final = 36
+
+_BULK_TYPES: Final = frozenset(
+    {b"application/x-ndjson", b"application/jsonl", b"application/x-jsonlines", b"application/x-jsonl"}
+)
+_SHOW_QUERY: Final = frozenset({"wait", "ack"})
+_PULL_QUERY: Final = frozenset({"destination", "queue", "limit", "wait", "lease"})
+_NO_QUERY: Final[frozenset[str]] = frozenset()
+
+
+class Confirmation(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of an ack."""
+
+    delivery_ids: Annotated[list[Annotated[str, msgspec.Meta(max_length=100)]], msgspec.Meta(max_length=ACK_IDS_MAX)]
+
+
+_confirmations: Final = msgspec.json.Decoder(Confirmation)
+
+
+class HotRoutes:
+    def __init__(self, deps: IngestDeps) -> None:
+        self._deps = deps
+        self._store = deps.store
+        self._bytes_max = deps.settings.request_bytes_max + ENVELOPE_ROOM
+        self._memory = asgi.Memory(8 * self._bytes_max)
+        self._bulk = bulk.Bulk(deps, self._memory)
+
+    async def take(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``POST /queue/requests``."""
+        kind = asgi.media_type(scope)
+        asgi.require_plain(scope)
+        asgi.query(scope, _NO_QUERY)
+        if self._deps.draining():
+            raise problems.draining()
+        if kind == b"application/json":
+            await self._take_one(scope, receive, send)
+        elif kind in _BULK_TYPES:
+            await self._bulk.take(scope, receive, send)
+        else:
+            raise Problem(
+                "unsupported_media_type",
+                f"send application/json (one request) or application/x-ndjson (one a line), not {kind[:80].decode('latin-1')!r}",
+            )
+
+    async def _take_one(self, scope: Scope, receive: Receive, send: Send) -> None:
+        deps = self._deps
+        body = await asgi.read_body(scope, receive, self._bytes_max, self._memory)
+        if len(body) < LARGE_BODY:
+            request = self._checked(body, scope)
+        else:
+            request = await asyncio.to_thread(self._checked, body, scope)
+        if (count := deps.open_requests()) >= deps.settings.queue_requests_max:
+            raise problems.queue_full(count, deps.settings.queue_requests_max)
+        if deps.draining():
+            raise problems.draining()
+        [outcome] = await self._store.accept([request])
+        if not isinstance(outcome, Accepted):
+            raise problems.from_conflict(outcome)
+        if outcome.duplicate:
+            status, duplicate = 200, b"true"
+        else:
+            status, duplicate = 201, b"false"
+            deps.bells.flusher.ring()
+        id = outcome.id.encode()
+        shown = b'{"id":"%s","state":"%s","duplicate":%s}' % (id, outcome.state.encode(), duplicate)
+        await asgi.answer(send, status, shown, (JSON, (b"location", b"/queue/requests/" + id)))
+
+    def _checked(self, body: bytes, scope: Scope) -> NewRequest:
+        """Raises ``Refusal``."""
+        request = accept(
+            body,
+            id=str(uuid7()),
+            now=self._deps.clock.now(),
+            defaults=self._deps.defaults,
+            peer_uid=asgi.peer_uid(scope),
+        )
+        given = asgi.header(scope, b"idempotency-key")
+        return request if given is None else _with_key(request, given)
+
+    async def show(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """``GET`` and ``HEAD /queue/requests/{id}``."""
+        given = asgi.query(scope, _SHOW_QUERY)
+        wait_s = asgi.number(given, "wait", 0.0, 0.0, self._deps.settings.wait_max_s)
+        ack = asgi.flag(given, "ack")
+        if scope["method"] == "HEAD":
+            wait_s, ack = 0.0, False
+        if not wait_s and not ack:
+            view = await self._view(request_id)
+            handed = await self._store.result(request_id) if view.state in FINAL_REQUEST_STATES else None
+            await asgi.answer(send, 200, views.encode(views.request(view, handed)))
+            return
+        async with _watched(receive) as gone:
+            view, handed = await self._wait(request_id, wait_s, gone)
+            if gone.done():
+                raise ClientGone
+            await self._hand_over(view, handed, gone, send, ack=ack)
+
+    async def _wait(
+        self, request_id: str, wait_s: float, gone: asyncio.Task[None]
+    ) -> tuple[RequestView, Handed | None]:
+        until = asyncio.get_running_loop().time() + wait_s
+        with self._deps.waiters.request(request_id) as outcome:
+            view = await self._view(request_id)
+            if view.state not in FINAL_REQUEST_STATES:
+                await self._deps.waiters.wait(outcome, gone, until)
+                view = await self._view(request_id)
+            return view, await self._store.result(request_id) if view.state in FINAL_REQUEST_STATES else None
+
+    async def _hand_over(
+        self, view: RequestView, handed: Handed | None, gone: asyncio.Task[None], send: Send, *, ack: bool
+    ) -> None:
+        """Answer; with ``ack``, confirm the delivery once the answer has left this process."""
+        body = views.encode(views.request(view, handed))
+        headers = [JSON, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        if ack and handed is not None and handed.delivery_id is not None:
+            await send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when all is written
+            await asyncio.sleep(0)  # lets ``gone`` notice a connection that broke meanwhile
+            if not gone.done():
+                await self._store.ack([handed.delivery_id], "wait", self._deps.clock.now())
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _view(self, request_id: str) -> RequestView:
+        view = await self._store.request(request_id) if len(request_id) == ID_CHARS else None
+        if view is None:
+            raise Problem("not_found", f"there is no request {request_id[:80]!r}")
+        return view
+
+    async def pull(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``GET /queue/results``."""
+        settings = self._deps.settings
+        given = asgi.query(scope, _PULL_QUERY)
+        destination = _destination(given)
+        limit = asgi.whole(given, "limit", 100, 1, 1_000)
+        wait_s = asgi.number(given, "wait", 0.0, 0.0, settings.wait_max_s)
+        lease_s = asgi.number(given, "lease", settings.lease_s, 1.0, LEASE_MAX_S)
+        until = asyncio.get_running_loop().time() + wait_s
+        waiters = self._deps.waiters
+        async with _watched(receive) as gone:
+            with waiters.line(destination) as place:
+                while True:
+                    place.rearm()
+                    handed = await self._store.pull(
+                        destination, limit=limit, bytes_max=PULL_BYTES, lease_s=lease_s, now=self._deps.clock.now()
+                    )
+                    if handed:
+                        waiters.wake(destination)  # there may be more, for the next in line
+                        self._deps.bells.dispatcher.ring()
+                    if handed or not await waiters.wait(place.woken, gone, until):
+                        break
+            if gone.done():
+                raise ClientGone  # what it was given comes back when the lease is over
+        shown = views.results(handed)
+        if b"ndjson" in (asgi.header(scope, b"accept") or b""):
+            await asgi.answer(send, 200, b"".join(views.encode(one) + b"\n" for one in shown), (NDJSON,))
+        else:
+            await asgi.answer(send, 200, views.encode(views.Results(shown)))
+
+    async def ack(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """``POST /queue/results/ack``."""
+        if asgi.media_type(scope) != b"application/json":
+            raise Problem("unsupported_media_type", "send application/json")
+        asgi.require_plain(scope)
+        asgi.query(scope, _NO_QUERY)
+        body = await asgi.read_body(scope, receive, asgi.SMALL_BODY_MAX, self._memory)
+        try:
+            confirmation = _confirmations.decode(body)
+        except msgspec.ValidationError as error:
+            raise Problem("invalid_request", str(error), field="delivery_ids") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Problem("invalid_json", f"the body is not valid JSON: {error}") from None
+        acked = await self._store.ack(confirmation.delivery_ids, "ack", self._deps.clock.now())
+        await asgi.answer(send, 200, views.encode(views.acked(acked)))
+
+
+@asynccontextmanager
+async def _watched(receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
+    """A task that ends when the caller hangs up: nothing else tells a waiting handler."""
+    gone = asyncio.create_task(asgi.hung_up(receive), name="ingest.hung_up")
+    try:
+        yield gone
+    finally:
+        gone.cancel()
+
+
+def _with_key(request: NewRequest, given: bytes) -> NewRequest:
+    """The request with the key of its header. Raises ``Refusal`` when the body names another one."""
+    try:
+        key = given.decode()
+    except UnicodeDecodeError:
+        raise Refusal("invalid_request", "the Idempotency-Key header is not UTF-8", "idempotency_key") from None
+    if not 1 <= len(key) <= 255:
+        raise Refusal("invalid_request", "the Idempotency-Key header must be 1 to 255 long", "idempotency_key")
+    if request.idempotency_key not in (None, key):
+        raise Refusal("invalid_request", "the header names another idempotency key than the body", "idempotency_key")
+    return msgspec.structs.replace(request, idempotency_key=key)
+
+
+def _destination(given: Mapping[str, str]) -> str:
+    if "destination" in given and "queue" in given:
+        raise Problem("invalid_request", "give a destination or a queue, not both", field="queue")
+    queue = given.get("queue")
+    if queue is not None and not QUEUE_NAME.fullmatch(queue):
+        raise Problem("invalid_request", f"queue {queue[:80]!r} must match {QUEUE_NAME.pattern}", field="queue")
+    destination = given.get("destination", f"pull:{queue or 'default'}")
+    if not PULL_NAME.fullmatch(destination):
+        raise Problem(
+            "invalid_request", f"destination {destination[:80]!r} is not of the form pull:NAME", field="destination"
+        )
+    return destination

@@ -1,0 +1,253 @@
+"""The HTTP server: uvicorn with httptools on a socket that we bound, without its signal handlers and its access log.
+
+It leans on two classes of uvicorn (pinned below 1) for what ASGI leaves out: who is at the other end of the socket,
+and bounds on what a connection may cost.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from unhurried.clock import Clock
+from unhurried.ingest.asgi import PEER
+from unhurried.ingest.front import Front
+
+HEADER_BYTES_MAX: Final = 65_536
+"""At about this size of request line and headers the connection is ended."""
+HEADER_TIMEOUT_S: Final = 30.0
+"""How long a connection may say nothing before its first request, or take to finish headers it has begun."""
+KEEP_ALIVE_S: Final = 75
+CONNECTIONS_MAX: Final = 16_384
+FILES_RESERVED: Final = 256
+"""File descriptors kept for everything else: the database, upstream, spools."""
+BACKLOG: Final = 2_048
+JOINED_BYTES_MAX: Final = 65_536
+TICK_S: Final = 1.0
+SWEEP_TICKS: Final = 5
+
+_PEERCRED: Final = struct.Struct("3i")
+
+
+class Server:
+    """Serves ``front`` on ``listener`` (from ``binding.bind``) until ``stop`` is set."""
+
+    def __init__(
+        self,
+        front: Front,
+        listener: socket.socket,
+        *,
+        clock: Clock,
+        stop: asyncio.Event,
+        grace_s: float = 10.0,
+        at_stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.ready = asyncio.Event()
+        """Set when connections are accepted."""
+        self._listener = listener
+        self._path = Path(listener.getsockname())
+        self._inode = os.lstat(self._path).st_ino
+        config = uvicorn.Config(
+            front,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,  # no cache stands between a caller and a Unix socket
+            timeout_keep_alive=KEEP_ALIVE_S,
+            backlog=BACKLOG,
+        )
+        self._uvicorn = _Uvicorn(config, clock=clock, stop=stop, ready=self.ready, grace_s=grace_s, at_stop=at_stop)
+
+    async def serve(self) -> None:
+        """Accept connections until ``stop``, then finish what is under way, for at most ``grace_s``; a long-poll ends at
+        once, an upload that is still coming in is cut off at the end of the grace."""
+        _raise_file_limit()
+        try:
+            await self._uvicorn.serve(sockets=[self._listener])
+        finally:
+            self._listener.close()
+            with suppress(FileNotFoundError):
+                if os.lstat(self._path).st_ino == self._inode:  # not one that a successor has made
+                    self._path.unlink()
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, stopped by an event instead of by signals."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        clock: Clock,
+        stop: asyncio.Event,
+        ready: asyncio.Event,
+        grace_s: float,
+        at_stop: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._clock = clock
+        self._stop = stop
+        self._ready = ready
+        self._grace_s = grace_s
+        self._at_stop = at_stop
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the app's."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready.set()
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not self._stop.is_set():
+            await self.on_tick(0)
+            ticks += 1
+            if ticks % SWEEP_TICKS == 0:
+                self._sweep()
+            await self._clock.wait(self._stop, TICK_S)
+
+    def _sweep(self) -> None:
+        """End connections that dawdle over their headers: they hold a file descriptor each."""
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, _Protocol) and connection.dawdles(now):
+                connection.transport.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._at_stop()
+        cutting = asyncio.get_running_loop().call_later(self._grace_s, self._cut_off)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    def _cut_off(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection: knows its peer, and refuses headers that never end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._extensions: dict[str, Any] = {}
+        self._headers_since: float | None = self.loop.time()
+        self._header_bytes = 0
+
+    def dawdles(self, now: float) -> bool:
+        return self._headers_since is not None and now - self._headers_since > HEADER_TIMEOUT_S
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        # A send then returns when everything is with the kernel: what we call written is, and large answers do not pile up.
+        transport.set_write_buffer_limits(high=0)
+        if (peer := _peer(transport)) is not None:
+            self._extensions[PEER] = peer
+        if len(self.connections) > _connections_max():
+            self._refuse(503, "busy", "Too many connections")
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._headers_since is None or self.transport.is_closing():
+            return
+        self._header_bytes += len(data)
+        if self._header_bytes > HEADER_BYTES_MAX:
+            self._refuse(431, "invalid_request", "The headers are too large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = self._extensions
+        self._headers_since = self.loop.time()
+        self._header_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._headers_since = None
+        super().on_headers_complete()
+        # The cycle has not run yet: its task starts with the next turn of the loop, or later.
+        self.cycle.transport = _Joining(self.transport, self.cycle)  # type: ignore[assignment]
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "invalid_request", "This is no HTTP request")
+
+    def _refuse(self, status: int, code: str, title: str) -> None:
+        body = b'{"type":"about:blank","title":"%s","status":%d,"detail":"%s","code":"%s"}' % (
+            title.encode(), status, title.encode(), code.encode(),
+        )  # fmt: skip
+        head = (
+            b"HTTP/1.1 %d \r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        )
+        self.transport.write(head % (status, len(body)) + body)
+        self.transport.close()
+
+
+class _Joining:
+    """Writes the head of an answer together with the first piece of its body: one system call instead of two."""
+
+    __slots__ = ("_cycle", "_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle: RequestResponseCycle | None = cycle  # until its head was written
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._cycle is not None and self._cycle.response_started:
+            self._head = data
+            self._cycle = None
+        elif self._head is not None:
+            if len(data) <= JOINED_BYTES_MAX:
+                self._transport.write(self._head+data)
+            else:
+                self._transport.write(self._head)
+                self._transport.write(data)
+            self._head = None
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self._head is not None:
+            self._transport.write(self._head)
+            self._head = None
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
+def _peer(transport: asyncio.Transport) -> dict[str, int] | None:
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    pid, uid, gid = _PEERCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+    return {"pid": pid, "uid": uid, "gid": gid}
+
+
+def _raise_file_limit() -> None:
+    """As many files as the system lets us open without asking: the usual soft limit of 1,024 is a few long-polls."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS_MAX + FILES_RESERVED
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def _connections_max() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(16, min(CONNECTIONS_MAX, soft - FILES_RESERVED))

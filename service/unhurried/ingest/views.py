@@ -1,0 +1,349 @@
+"""What the store says, as JSON. Each shape here is also the shape in ``/openapi.json``.
+
+Times become RFC 3339; ``metadata`` and ``result`` are spliced in as the bytes they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from unhurried.clock import Ms, rfc3339
+from unhurried.domain.states import BatchState, DeliveryState, RequestState
+from unhurried.store import contract
+
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+RawObject = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+
+
+class AcceptedRequest(msgspec.Struct):
+    """``duplicate``: the same idempotency key had brought it before."""
+
+    id: str
+    state: RequestState
+    duplicate: bool
+
+
+class Request(msgspec.Struct, kw_only=True):
+    """A request as its caller sees it. ``result`` is there once it has finished."""
+
+    id: str
+    state: RequestState
+    queue: str
+    model: str
+    custom_id: str | None
+    priority: int
+    accepted_at: Time
+    deadline_at: Time
+    not_before: Time | None
+    waits_until: Time | None
+    finished_at: Time | None
+    cancel_requested_at: Time | None
+    attempts: int
+    attempts_max: int
+    generation: int
+    params_bytes: int
+    deliver_to: str
+    delivery: DeliveryState | None
+    batch: str | None
+    upstream_batch: str | None
+    metadata: RawObject | None
+    result: RawObject | UnsetType = UNSET
+
+
+class Requests(msgspec.Struct):
+    """Newest first. A page may be short, even empty, and still have a cursor."""
+
+    requests: list[Request]
+    cursor: str | None
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """A result with its delivery. ``result`` is upstream's object byte for byte."""
+
+    delivery_id: str | None
+    request_id: str
+    custom_id: str | None
+    queue: str
+    state: RequestState
+    attempt: int
+    stored_at: Time
+    metadata: RawObject | None
+    result: RawObject
+
+
+class Results(msgspec.Struct):
+    results: list[Result]
+
+
+class FoundResults(msgspec.Struct):
+    """``truncated``: there are more among the ids; ask again for those that are missing."""
+
+    results: list[Result]
+    truncated: bool
+
+
+class Acked(msgspec.Struct):
+    """``confirmed`` by this call, ``already`` before it; ``unknown`` are no deliveries."""
+
+    confirmed: Sequence[str]
+    already: Sequence[str]
+    unknown: Sequence[str]
+
+
+class Flushed(msgspec.Struct):
+    groups: int
+    requests: int
+
+
+class Resumed(msgspec.Struct):
+    resumed: bool
+
+
+class Event(msgspec.Struct, kw_only=True):
+    seq: int
+    at: Time
+    actor: str
+    entity: str
+    entity_id: str
+    what: str
+    old_state: str | None
+    new_state: str | None
+    detail: str | None
+
+
+class Events(msgspec.Struct):
+    events: list[Event]
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """A batch as an operator sees it. The last two only where one batch was asked for."""
+
+    id: str
+    state: BatchState
+    upstream_id: str | None
+    queue: str
+    model: str
+    requests: int
+    members_open: int
+    body_bytes: int
+    why: str
+    nonce: str
+    created_at: Time
+    submit_started_at: Time | None
+    upstream_created_at: Time | None
+    upstream_expires_at: Time | None
+    upstream_ended_at: Time | None
+    finished_at: Time | None
+    adopted: bool
+    late: bool
+    detail: str | None
+    attempts_by_state: dict[str, int] | UnsetType = UNSET
+    events: list[Event] | UnsetType = UNSET
+
+
+class Batches(msgspec.Struct):
+    batches: list[Batch]
+
+
+class Account(msgspec.Struct, kw_only=True):
+    base_url: str
+    workspace: str | None
+    upstream_date: Time | None
+    paused: bool
+    paused_until: Time | None
+    pause_reason: str | None
+    refusals: int
+    swept_at: Time | None
+
+
+class Upstream(msgspec.Struct, kw_only=True):
+    base_url: str
+    simulator: bool
+
+
+class DaemonStatus(msgspec.Struct, kw_only=True):
+    """This process. ``loops``: seconds since each last finished a step."""
+
+    version: str
+    epoch: int
+    uptime_s: float
+    pid: int
+    upstream: Upstream
+    memory: Mapping[str, int]
+    stall: Mapping[str, float]
+    loops: Mapping[str, float]
+
+
+class Status(msgspec.Struct, kw_only=True):
+    """``requests`` counts by queue and state."""
+
+    requests: dict[str, dict[str, int]]
+    open_batches: list[Batch]
+    waiting_bytes: int
+    oldest_queued_at: Time | None
+    nearest_deadline: Time | None
+    deliveries_pending: int
+    oldest_delivery_at: Time | None
+    account: Account | None
+    paused_queues: Sequence[str]
+    daemon: DaemonStatus
+
+
+class Healthy(msgspec.Struct, kw_only=True):
+    """``loops``: seconds since each last finished a step."""
+
+    status: str
+    loops: Mapping[str, float]
+    stall: Mapping[str, float]
+
+
+class Ready(msgspec.Struct):
+    ready: bool
+    reason: str | None
+
+
+SHAPES = (
+    AcceptedRequest, Request, Requests, Results, FoundResults, Acked, Flushed, Resumed, Events, Batch, Batches, Status,
+    Healthy, Ready,
+)  # fmt: skip
+
+encode = msgspec.json.Encoder().encode
+
+
+def request(view: contract.RequestView, handed: contract.Handed | None = None) -> Request:
+    return Request(
+        id=view.id,
+        state=view.state,
+        queue=view.queue,
+        model=view.model,
+        custom_id=view.custom_id,
+        priority=view.priority,
+        accepted_at=rfc3339(view.accepted_at),
+        deadline_at=rfc3339(view.deadline_at),
+        not_before=_time(view.not_before),
+        waits_until=_time(view.waits_until),
+        finished_at=_time(view.finished_at),
+        cancel_requested_at=_time(view.cancel_requested_at),
+        attempts=view.attempts,
+        attempts_max=view.attempts_max,
+        generation=view.generation,
+        params_bytes=view.params_bytes,
+        deliver_to=view.deliver_to,
+        delivery=view.delivery,
+        batch=view.batch,
+        upstream_batch=view.upstream_batch,
+        metadata=_raw(view.metadata),
+        result=UNSET if handed is None else Raw(handed.body),
+    )
+
+
+def requests(page: contract.RequestPage) -> Requests:
+    return Requests(requests=[request(view) for view in page.requests], cursor=page.cursor)
+
+
+def result(handed: contract.Handed) -> Result:
+    return Result(
+        delivery_id=handed.delivery_id,
+        request_id=handed.request_id,
+        custom_id=handed.custom_id,
+        queue=handed.queue,
+        state=handed.state,
+        attempt=handed.attempt,
+        stored_at=rfc3339(handed.stored_at),
+        metadata=_raw(handed.metadata),
+        result=Raw(handed.body),
+    )
+
+
+def results(handed: Sequence[contract.Handed]) -> list[Result]:
+    return [result(one) for one in handed]
+
+
+def acked(acked: contract.Acked) -> Acked:
+    return Acked(confirmed=acked.confirmed, already=acked.already, unknown=acked.unknown)
+
+
+def event(event: contract.Event) -> Event:
+    return Event(
+        seq=event.seq,
+        at=rfc3339(event.at),
+        actor=event.actor,
+        entity=event.entity,
+        entity_id=event.entity_id,
+        what=event.what,
+        old_state=event.old_state,
+        new_state=event.new_state,
+        detail=event.detail,
+    )
+
+
+def events(found: Sequence[contract.Event]) -> Events:
+    return Events(events=[event(one) for one in found])
+
+
+def batch(view: contract.BatchView, *, single: bool = False) -> Batch:
+    return Batch(
+        id=view.id,
+        state=view.state,
+        upstream_id=view.upstream_id,
+        queue=view.queue,
+        model=view.model,
+        requests=view.requests,
+        members_open=view.members_open,
+        body_bytes=view.body_bytes,
+        why=view.why,
+        nonce=view.nonce,
+        created_at=rfc3339(view.created_at),
+        submit_started_at=_time(view.submit_started_at),
+        upstream_created_at=_time(view.upstream_created_at),
+        upstream_expires_at=_time(view.upstream_expires_at),
+        upstream_ended_at=_time(view.upstream_ended_at),
+        finished_at=_time(view.finished_at),
+        adopted=view.adopted,
+        late=view.late,
+        detail=view.detail,
+        attempts_by_state=view.attempts_by_state if single else UNSET,
+        events=[event(one) for one in view.events] if single else UNSET,
+    )
+
+
+def batches(views: Sequence[contract.BatchView]) -> Batches:
+    return Batches(batches=[batch(view) for view in views])
+
+
+def status(status: contract.Status, daemon: DaemonStatus) -> Status:
+    return Status(
+        requests=status.requests,
+        open_batches=[batch(view) for view in status.open_batches],
+        waiting_bytes=status.waiting_bytes,
+        oldest_queued_at=_time(status.oldest_queued_at),
+        nearest_deadline=_time(status.nearest_deadline),
+        deliveries_pending=status.deliveries_pending,
+        oldest_delivery_at=_time(status.oldest_delivery_at),
+        account=_account(status.account) if status.account is not None else None,
+        paused_queues=status.paused_queues,
+        daemon=daemon,
+    )
+
+
+def _account(account: contract.Account) -> Account:
+    return Account(
+        base_url=account.base_url,
+        workspace=account.workspace,
+        upstream_date=_time(account.upstream_date),
+        paused=account.paused,
+        paused_until=_time(account.paused_until),
+        pause_reason=account.pause_reason,
+        refusals=account.refusals,
+        swept_at=_time(account.swept_at),
+    )
+
+
+def _time(moment: Ms | None) -> str | None:
+    return None if moment is None else rfc3339(moment)
+
+
+def _raw(json: bytes | None) -> Raw | None:
+    return None if json is None else Raw(json)

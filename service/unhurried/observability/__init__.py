@@ -1,0 +1,1 @@
+"""What people and machines see of the daemon: its log, its health, its numbers."""

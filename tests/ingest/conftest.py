@@ -1,0 +1,19 @@
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.ingest.daemon import Daemon, running
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[Daemon]:
+    async with running(tmp_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def client(daemon: Daemon) -> AsyncIterator[httpx2.AsyncClient]:
+    async with daemon.client() as client:
+        yield client

@@ -1,0 +1,145 @@
+"""The ingest room as the daemon runs it: a real store, a real socket, and no loop besides."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from unhurried import ingest
+from unhurried.clock import Ms, SystemClock, after
+from unhurried.domain.batch import UpstreamId, custom_id, new_nonce
+from unhurried.domain.grouping import Order, Why
+from unhurried.domain.request import Defaults
+from unhurried.domain.settling import Sighting
+from unhurried.loop import Bell
+from unhurried.observability.health import Health
+from unhurried.settings import IngestSettings
+from unhurried.store.sqlite import SqliteStore, StoreConfig, open_store
+
+PARAMS = {"model": "claude-sonnet-5-5", "max_tokens": 64, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def envelope(**fields: Any) -> bytes:
+    """One request as JSON; ``params`` are good ones unless given."""
+    return json.dumps({"params": PARAMS} | fields).encode()
+
+
+@dataclass
+class Daemon:
+    """What a test gets hold of."""
+
+    path: Path
+    store: SqliteStore
+    deps: ingest.IngestDeps
+    stop: asyncio.Event
+    draining: asyncio.Event
+    clock: SystemClock
+    open_requests: list[int] = field(default_factory=list)
+    """Empty: the store's own number; else the first is what the daemon believes."""
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
+        transport = httpx2.AsyncHTTPTransport(uds=os.fspath(self.path))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://unhurried", timeout=30) as client:
+            yield client
+
+    async def finish(self, request_ids: Iterable[str], result: bytes | None = None, *, tell: bool = True) -> None:
+        """Give these (and whatever else waits) an outcome, as the flusher, the submission and the poller would."""
+        wanted = set(request_ids)
+        result = result or b'{"type": "succeeded",  "message": {"id": "msg_1", "content": []}}'
+        now = self.clock.now()
+        for group in await self.store.groups():
+            if not group.requests:
+                continue
+            nonce = new_nonce()
+            order = Order(group=group, requests_max=100_000, bytes_max=200_000_000, why=Why.FLUSH)
+            batch_id = await self.store.begin_batch(order, nonce, now)
+            while await self.store.add_members(
+                batch_id, requests_max=100_000, bytes_max=200_000_000, chunk=1_000, now=now
+            ):
+                pass
+            batch = await self.store.complete_batch(batch_id, now)
+            assert batch is not None
+            await self.store.record_submission(batch_id, now, now)
+            upstream_id = UpstreamId(f"msgbatch_{nonce}")
+            await self.store.record_created(batch_id, upstream_id, now, now)
+            await self.store.record_ended(batch_id, _ended(upstream_id, batch.requests, now), now)
+            lines = [
+                b'{"custom_id":"%s","result":%s}' % (custom_id(nonce, id).encode(), result) for id in sorted(wanted)
+            ]
+            await self.store.store_results(batch_id, lines, now)
+        if tell:
+            self.deps.waiters.results_stored()
+
+
+def _ended(upstream_id: UpstreamId, total: int, now: Ms) -> Sighting:
+    return Sighting(
+        id=upstream_id,
+        total=total,
+        created_at=now,
+        expires_at=after(now, 86_400),
+        ended_at=now,
+        ended=True,
+        canceling=False,
+        results_readable=True,
+    )
+
+
+@asynccontextmanager
+async def running(folder: Path, *, interval_s: float = 5.0, **settings: Any) -> AsyncIterator[Daemon]:
+    """A daemon on ``folder/s``; ``settings`` are those of the ingest room."""
+    clock = SystemClock()
+    store = await open_store(folder / "unhurried.db", StoreConfig(), clock.now())
+    stop, draining = asyncio.Event(), asyncio.Event()
+    waiters = ingest.Waiters(store, clock, interval_s=interval_s)
+    health = Health()
+    ingest_settings = IngestSettings.model_validate(settings)
+    believed: list[int] = []
+    deps = ingest.IngestDeps(
+        store=store,
+        clock=clock,
+        settings=ingest_settings,
+        defaults=Defaults(params_bytes_max=ingest_settings.request_bytes_max),
+        bells=ingest.Bells(flusher=Bell(), submission=Bell(), poller=Bell(), dispatcher=Bell()),
+        waiters=waiters,
+        health=health,
+        daemon=ingest.Daemon(
+            version="0", epoch=store.epoch, pid=os.getpid(), started_at=clock.now(), base_url="http://up", simulator=True
+        ),
+        stop=stop,
+        draining=draining.is_set,
+        open_requests=lambda: believed[0] if believed else store.open_requests(),
+        spool_dir=os.fspath(folder),
+    )
+    app = ingest.build_app(deps)
+    listener = ingest.bind(folder / "s", 0o660)
+    server = ingest.Server(app, listener, clock=clock, stop=stop, grace_s=2.0, at_stop=waiters.close)
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(store.run())
+        await store.bind_account("http://up", clock.now())
+        tasks.create_task(waiters.watch(stop))
+        tasks.create_task(server.serve())
+        await server.ready.wait()
+        health.mark_ready()
+        try:
+            yield Daemon(folder / "s", store, deps, stop, draining, clock, believed)
+        finally:
+            draining.set()
+            stop.set()
+            waiters.bell.ring()
+            while server_is_up(folder / "s"):
+                await asyncio.sleep(0.01)
+            store.stop_writing()
+            await writing
+            await store.close(clean=True, now=clock.now())
+
+
+def server_is_up(path: Path) -> bool:
+    return path.exists()
+
