@@ -1,0 +1,48 @@
+"""``unhurried doctor``: check every invariant of the database."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unhurried.cli.connection import JsonOption, load_settings
+from unhurried.cli.exits import DATABASE, NO, OK, USAGE, CliError
+from unhurried.cli.output import json_out
+
+
+def doctor(
+    database: Annotated[
+        Path | None, typer.Option(help="The database to look at.", show_default="the one of the settings")
+    ] = None,
+    json: JsonOption = False,
+) -> int:
+    """Check every promise on the database.
+
+    It only reads, and the daemon may run or not. Exit 1 with what is wrong.
+
+    \b
+    unhurried doctor --database /var/lib/unhurried/unhurried.db
+    """
+    path = database or load_settings().database
+    if not path.is_file():
+        raise CliError(f"there is no database at {path}: name one with --database, or run `unhurried serve`", USAGE)
+    from unhurried.store import StoreUnusable
+    from unhurried.store.sqlite.doctor import examine
+
+    try:
+        complaints = asyncio.run(examine(path))
+    except StoreUnusable as error:
+        raise CliError(str(error), getattr(error, "exit_code", DATABASE)) from None
+    if json:
+        json_out({"database": str(path), "well": not complaints, "complaints": complaints})
+        return NO if complaints else OK
+    if not complaints:
+        print(f"{path}: every invariant holds")
+        return OK
+    for complaint in complaints:
+        print(f"{complaint.invariant}: {complaint.says} ({complaint.count:,} times)")
+        for example in complaint.examples:
+            print(f"    {example}")
+    print(f"{path}: {len(complaints)} of the invariants do not hold")
+    return NO

@@ -1,0 +1,137 @@
+"""``unhurried requests list|show|cancel``."""
+
+from typing import Annotated, Any
+
+import typer
+
+from unhurried.cli.connection import JsonOption, SocketOption, daemon
+from unhurried.cli.exits import NO, OK, CliError
+from unhurried.cli.output import age, fields, json_line, json_out, say, size, table
+
+PAGE: int = 1000
+RequestId = Annotated[str, typer.Argument(metavar="ID", help="The id that accepting it gave.")]
+
+
+def list_(
+    queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only in this state: queued, submitted, succeeded, …")] = None,
+    batch: Annotated[str | None, typer.Option(help="Only members of this batch.")] = None,
+    custom_id: Annotated[str | None, typer.Option(help="Only with this custom_id.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> int:
+    """List requests, newest first.
+
+    --json gives one object a line.
+
+    \b
+    unhurried requests list --queue labels --state queued
+    """
+    found: list[dict[str, Any]] = []
+    cursor: str | None = None
+    with daemon(socket) as client:
+        while len(found) < limit:
+            page, cursor = client.requests(
+                queue=queue,
+                state=state,
+                batch=batch,
+                custom_id=custom_id,
+                limit=min(PAGE, limit - len(found)),
+                cursor=cursor,
+            )
+            found += page
+            if cursor is None:
+                break
+    if json:
+        for view in found:
+            json_line(view)
+        return OK
+    columns = ("id", "state", "queue", "model", "custom_id", "age", "attempts", "batch", "delivery")
+    rows = [
+        (v["id"], v["state"], v["queue"], v["model"], v["custom_id"], age(v["accepted_at"]), v["attempts"], v["batch"],
+         v["delivery"])
+        for v in found
+    ]  # fmt: skip
+    table(columns, rows, right=("attempts", "age"))
+    if cursor is not None:
+        say(f"there are more: --limit {limit * 10}")
+    return OK
+
+
+def show(request_id: RequestId, json: JsonOption = False, socket: SocketOption = None) -> int:
+    """Show one request and what happened to it.
+
+    Its attempts, batch, events, delivery and result.
+
+    \b
+    unhurried requests show 0198f0c2-5b1e-7c3a-9d5e-0a6f6f3f2c11
+    """
+    with daemon(socket) as client:
+        view = client.get(request_id)
+        events = client.events(request_id)
+        batch = client.batch(view["batch"]) if view.get("batch") else None
+    if json:
+        json_out({**view, "events": events, "batch_view": batch})
+        return OK
+    view = dict(view)
+    result = view.pop("result", None)
+    fields(
+        [
+            ("request", view["id"]),
+            ("state", view["state"]),
+            ("custom_id", view["custom_id"]),
+            ("queue", view["queue"]),
+            ("model", view["model"]),
+            ("priority", view["priority"]),
+            ("params", size(view["params_bytes"])),
+            ("accepted", _moment(view["accepted_at"])),
+            ("deadline", _moment(view["deadline_at"])),
+            ("not before", _moment(view["not_before"])),
+            ("waits until", _moment(view["waits_until"])),
+            ("cancel asked", _moment(view["cancel_requested_at"])),
+            ("finished", _moment(view["finished_at"])),
+            ("attempts", f"{view['attempts']} of {view['attempts_max']}, generation {view['generation']}"),
+            ("batch", f"{batch['id']} ({batch['state']}, upstream {batch['upstream_id']})" if batch else None),
+            ("delivery", f"{view['delivery'] or 'none yet'} to {view['deliver_to']}"),
+        ]
+    )
+    for event in reversed(events):
+        print(f"  {event['at']}  {event['what']}  {event.get('detail') or ''}".rstrip())
+    if result is not None:
+        print("result")
+        json_out(result)
+    return OK
+
+
+def cancel(request_id: RequestId, json: JsonOption = False, socket: SocketOption = None) -> int:
+    """Cancel a request.
+
+    What is queued is canceled at once; what has been sent is not repeated, and an answer still counts.
+
+    \b
+    unhurried requests cancel 0198f0c2-5b1e-7c3a-9d5e-0a6f6f3f2c11
+    """
+    from unhurried.client import QueueError
+
+    with daemon(socket) as client:
+        try:
+            view = client.cancel(request_id)
+        except QueueError as error:
+            if error.status != 409:
+                raise
+            raise CliError(f"{error}: too late to cancel", NO) from None
+    if json:
+        json_out(view)
+    elif view["state"] == "canceled":
+        print("canceled")
+    else:
+        print(f"it is {view['state']}: flagged, it will not be sent again; if upstream answers, that is its outcome")
+    return OK
+
+
+def _moment(text: str | None) -> str | None:
+    if text is None:
+        return None
+    told = age(text)
+    return f"{text} ({told if told.startswith('in ') else told + ' ago'})"

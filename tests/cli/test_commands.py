@@ -1,0 +1,165 @@
+"""Every command explains itself, answers programs in JSON, and turns a mistake into one line and an exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.cli.conftest import FakeQueue, Run, plain
+from unhurried import __version__
+
+COMMANDS = (
+    "serve", "config", "demo", "simulate", "submit", "status", "flush", "resume", "doctor", "health",
+    "requests list", "requests show", "requests cancel", "batches list", "batches show", "results pull", "results ack",
+)  # fmt: skip
+UNREACHABLE = (
+    "status", "flush", "resume", "requests list", "requests show x", "requests cancel x", "batches list",
+    "batches show x", "results pull", "results ack x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_page_with_an_example(command: str, run: Run) -> None:
+    page = run(*command.split(), "--help")
+    assert page.code == 0
+    assert command == "simulate" or f"unhurried {command}" in plain(page.out).replace('"', "").replace(",", "")
+
+
+def test_the_cli_never_imports_the_sdk_and_help_needs_no_http_client() -> None:
+    """``anthropic`` takes seconds to import: only the daemon does, after its socket answers."""
+    code = (
+        "import sys; from unhurried.cli import main; main(['submit', '--help']);"
+        "print([m for m in ('anthropic', 'httpx2', 'rich', 'fastapi', 'uvicorn') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"unhurried {__version__}\n"
+
+
+LEFT_OPEN = "ignore:.*socket:pytest.PytestUnraisableExceptionWarning"
+"""httpcore2 (2.16) leaves closing a Unix socket that could not be connected to the garbage collector."""
+
+
+@pytest.mark.filterwarnings(LEFT_OPEN)
+@pytest.mark.parametrize("command", UNREACHABLE)
+def test_without_a_daemon_a_command_says_how_to_start_it_and_exits_69(command: str, run: Run, tmp_path: Path) -> None:
+    ran = run(*command.split(), "--socket", tmp_path / "none.sock")
+    assert ran.code == 69
+    assert ran.out == ""
+    assert ran.err.startswith("unhurried: no daemon answers at ")
+    assert "unhurried serve" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@pytest.mark.filterwarnings(LEFT_OPEN)
+def test_health_exits_1_without_a_daemon_because_docker_knows_only_0_and_1(run: Run, tmp_path: Path) -> None:
+    assert run("health", "--socket", tmp_path / "none.sock").code == 1
+
+
+def test_health_exits_0_when_the_daemon_says_so(run: Run, queue: FakeQueue) -> None:
+    assert run("health").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("nonsense", "No such command"),
+        ("status --frobnicate", "No such option"),
+        ("submit", "Missing argument"),
+        ("submit file --priority 10", "less than or equal to 9"),
+        ("demo --count 0", "greater than or equal to 1"),
+        ("demo /nowhere/at/all.jsonl", "No such file"),
+        ("doctor --database /nowhere/at/all.db", "there is no database"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_2(arguments: str, says: str, run: Run) -> None:
+    ran = run(*arguments.split())
+    assert ran.code == 2
+    assert ran.err.startswith("unhurried: ")
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_misspelt_setting_is_exit_78_and_names_the_right_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNHURRIED_FLUSHER__LINGRE_S", "3")
+    for command in ("serve", "config"):
+        ran = run(command)
+        assert ran.code == 78
+        assert "did you mean UNHURRIED_FLUSHER__LINGER_S?" in ran.err
+
+
+def test_config_shows_where_a_value_comes_from_and_never_a_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNHURRIED_UPSTREAM__API_KEY", "sk-very-secret")
+    monkeypatch.setenv("UNHURRIED_FLUSHER__LINGER_S", "7")
+    monkeypatch.setenv("UNHURRIED_UPSTREAM__BASE_URL", "https://me:hunter2@example.org")
+    text, shown = run("config"), run("config", "--json")
+    for ran in (text, shown):
+        assert ran.code == 0
+        assert "sk-very-secret" not in ran.out
+        assert "hunter2" not in ran.out
+    settings = {entry["variable"]: entry for entry in json.loads(shown.out)["settings"]}
+    assert settings["UNHURRIED_UPSTREAM__API_KEY"]["value"] == "set"
+    assert settings["UNHURRIED_FLUSHER__LINGER_S"]["value"] == 7
+    assert settings["UNHURRIED_FLUSHER__LINGER_S"]["source"] == "environment"
+    assert settings["UNHURRIED_POLLER__INTERVAL_MIN_S"]["source"] == "default"
+    assert json.loads(shown.out)["upstream"]["credential"] == "UNHURRIED_UPSTREAM__API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind"),
+    [("ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY"), ("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_AUTH_TOKEN"), (None, None)],
+)
+def test_config_names_the_kind_of_credential(
+    variable: str | None, kind: str | None, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path))
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "hush")
+    ran = run("config", "--json")
+    upstream = json.loads(ran.out)["upstream"]
+    assert upstream["credential"] == kind
+    assert (upstream["problem"] is None) == (kind is not None)
+    assert "hush" not in ran.out
+
+
+def test_a_refusal_of_the_daemon_is_told_in_its_words_with_its_code(run: Run, queue: FakeQueue) -> None:
+    ran = run("requests", "show", "nothing")
+    assert (ran.code, ran.err) == (1, "unhurried: Not found [not_found]\n")
+
+
+def test_an_answer_that_is_no_json_is_no_traceback(run: Run, queue: FakeQueue) -> None:
+    queue.broken = [lambda: httpx2.Response(200, content=b"<html>")]
+    ran = run("status")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+
+
+def test_a_bug_has_an_exit_code_of_its_own(run: Run, queue: FakeQueue) -> None:
+    queue.status = {}
+    ran = run("status")
+    assert ran.code == 70
+    assert "this is a bug in unhurried" in ran.err
+
+
+def test_status_shows_queues_a_paused_account_and_what_to_do(run: Run, queue: FakeQueue) -> None:
+    queue.status = {
+        "requests": {"labels": {"queued": 3, "succeeded": 12_000}},
+        "open_batches": [],
+        "account": {"base_url": "https://api.example", "paused": True, "paused_until": None, "pause_reason": "wrong key"},
+        "deliveries_pending": 2,
+    }
+    ran = run("status")
+    assert ran.code == 0
+    assert "labels" in ran.out
+    assert "12,000" in ran.out
+    assert "PAUSED until `unhurried resume`: wrong key" in ran.out
+    assert "\x1b" not in ran.out
+    assert json.loads(run("status", "--json").out) == queue.status
