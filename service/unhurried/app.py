@@ -203,9 +203,7 @@ class _Loops:
 
     def start(self, name: str, step: Step, bell: Bell) -> None:
         finished = self.health.watch.watch(name, self.clock.now())
-        self.group.create_task(
-            repeat(step, clock=self.clock, bell=bell, stop=self.stop, finished=finished), name=name
-        )
+        self.group.create_task(repeat(step, clock=self.clock, bell=bell, stop=self.stop, finished=finished), name=name)
 
 
 async def _connect(
@@ -292,9 +290,7 @@ def _store_config(settings: Settings) -> StoreConfig:
         wal_bytes_max=store.wal_bytes_max,
         idempotency_days=store.idempotency_days,
         deadline_classes_s=settings.flusher.deadline_classes_s,
-        retry_pauses=RetryPauses(
-            first_s=settings.poller.retry_pause_s, longest_s=settings.poller.retry_pause_max_s
-        ),
+        retry_pauses=RetryPauses(first_s=settings.poller.retry_pause_s, longest_s=settings.poller.retry_pause_max_s),
     )
 
 

@@ -40,4 +40,4 @@ class Keeper:
                 log.warning("batch.expires_soon", batch=batch.id, upstream=batch.upstream_id, open=found.members_open)
             created_at = batch.upstream_created_at or batch.created_at
             if not running and seconds_between(created_at, now) > VANISH_ALARM_S:
-                log.error("batch.results_vanish_soon", batch=batch.id, upstream=batch.upstream_id, detail="not collected")
+                log.error("batch.results_vanish_soon", batch=batch.id, upstream=batch.upstream_id)

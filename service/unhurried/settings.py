@@ -33,7 +33,7 @@ class _Part(BaseModel):
 class UpstreamSettings(_Part):
     base_url: str | None = Field(
         None,
-        description="Where the Messages API is; `unix:/path/to.sock` for a socket. Else ANTHROPIC_BASE_URL, else Anthropic.",
+        description="Where the Messages API is; `unix:/path` for a socket. Else ANTHROPIC_BASE_URL, else Anthropic.",
     )
     simulator: bool = Field(
         False, description=f"The upstream is `unhurried simulate` (at {SIMULATOR_URL} unless base_url says otherwise)."
@@ -63,7 +63,7 @@ class FlusherSettings(_Part):
     linger_s: Seconds = Field(300.0, description="Longest wait of the oldest request before its group is sent.")
     batch_requests_max: int = Field(100_000, ge=1, le=100_000, description="Most requests in a batch.")
     batch_bytes_max: int = Field(256_000_000, ge=1_000, le=256_000_000, description="Largest body of a batch.")
-    turnaround_s: Seconds = Field(3_600.0, description="Expected turnaround of a model until enough batches have ended.")
+    turnaround_s: Seconds = Field(3_600.0, description="Turnaround of a model until enough of its batches have ended.")
     deadline_margin_s: Seconds = Field(60.0, description="Spare time kept before a deadline.")
     deadline_classes_s: tuple[float, ...] = Field(
         (3_600.0, 21_600.0, 86_400.0), description="Bounds of the deadline classes; a batch never mixes two classes."
@@ -72,11 +72,11 @@ class FlusherSettings(_Part):
 
 
 class SubmissionSettings(_Part):
-    settle_grace_s: Seconds = Field(60.0, description="Two listings this far apart must miss a batch to prove it absent.")
+    settle_grace_s: Seconds = Field(60.0, description="Two listings so far apart must miss a batch to prove it absent.")
     settle_absent_s: Seconds | None = Field(
         None, description="Without proof that the list is fresh, give up after this long. Default: 15 × settle_grace_s."
     )
-    pause_s: Seconds = Field(60.0, description="First pause after a refusal of the account; doubles, unless upstream says.")
+    pause_s: Seconds = Field(60.0, description="First pause after a refusal of the account; doubles.")
     unreachable_pause_s: Seconds = Field(1.0, description="First pause when upstream cannot be reached; doubles.")
     pause_max_s: Seconds = Field(900.0, description="Longest of these pauses.")
     sweep_s: Seconds = Field(3_600.0, description="Pause between two sweeps for late twins.")
@@ -96,7 +96,9 @@ class PollerSettings(_Part):
 
 
 class StoreSettings(_Part):
-    writer_jobs_max: int = Field(20_000, ge=100, description="Writes that may wait; beyond that new work is told to wait.")
+    writer_jobs_max: int = Field(
+        20_000, ge=100, description="Writes that may wait; beyond it new work is told to come later."
+    )
     writer_bytes_max: int = Field(256_000_000, ge=1_000_000, description="Bytes that may wait to be written.")
     readers: int = Field(3, ge=1, le=32, description="Reading connections.")
     idempotency_days: Annotated[float, Field(gt=0)] = Field(30.0, description="How long an idempotency key is kept.")
@@ -104,7 +106,7 @@ class StoreSettings(_Part):
 
 
 class LogSettings(_Part):
-    format: Literal["json", "console"] | None = Field(None, description="Default: console on a terminal, json on a pipe.")
+    format: Literal["json", "console"] | None = Field(None, description="Else console on a terminal, json on a pipe.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
 

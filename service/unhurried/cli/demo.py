@@ -134,8 +134,6 @@ def _run(place: Place, children: "Children", source: "Source", found: "Survey", 
     with Client(place.socket) as client, Stages() as stages:
         _await_ready(client, children)
         ready = time.monotonic()
-        for stage in STAGES:
-            stages.at(stage, 0, found.lines)
         handed, kinds = _transfer(place, client, children, source, found, name, stages)
         done = time.monotonic()
         return report_of(
@@ -172,18 +170,17 @@ def _transfer(
 
     def progress(stage: str, done: int, total: int) -> None:
         children.check()
-        stages.at(stage, done, total)
+        watching.saw(stage, done)
 
     sink = ResultFile(place.results, run=found.destination, ids=found.ids, source=name)
     patience = Patience(stages.say, sleep=sleep)
-    with closing(sink), _Watching(place, stages, found.lines) as all_in:
+    watching = _Watching(place, stages, found.lines)
+    with closing(sink), watching:
         lines = envelopes(source, found.destination, Options(collect=True))
         handed = hand_in(client, lines, found.lines, sink, patience, progress)
         patience.call(client.flush)
-        all_in.set()
+        watching.all_in.set()
         collect(client, handed, found.destination, sink, patience, progress)
-    stages.at("in batches", found.lines - handed.refused, found.lines)
-    stages.at("answered", found.lines - handed.refused, found.lines)
     return handed, dict(sink.kinds)
 
 
@@ -194,18 +191,26 @@ class _Watching:
         self._place = place
         self._stages = stages
         self._total = total
-        self._all_in = threading.Event()
+        self.all_in = threading.Event()
+        """To be set once everything has been handed in."""
+        self._seen = dict.fromkeys(STAGES, 0)
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watching", daemon=True)
 
-    def __enter__(self) -> threading.Event:
-        """The event to set once everything has been handed in."""
+    def __enter__(self) -> None:
         self._thread.start()
-        return self._all_in
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join(timeout=5.0)
+
+    def saw(self, stage: str, done: int) -> None:
+        """``done`` requests have reached ``stage``, and so every stage before it, whatever was seen there."""
+        with self._lock:
+            for reached in STAGES[: STAGES.index(stage) + 1]:
+                self._seen[reached] = max(self._seen[reached], done)
+            self._stages.show({name: (count, self._total) for name, count in self._seen.items()})
 
     def _watch(self) -> None:
         from unhurried.client import Client, DaemonUnreachable, QueueError
@@ -214,12 +219,12 @@ class _Watching:
             while not self._stop.wait(LOOK_S):
                 try:
                     queued, under_way, finished = _counts(client.status())
-                    if queued and self._all_in.is_set():
+                    if queued and self.all_in.is_set():
                         client.flush()
                 except (DaemonUnreachable, QueueError):
                     continue  # the main thread sees it too, and decides
-                self._stages.at("in batches", under_way + finished, self._total)
-                self._stages.at("answered", finished, self._total)
+                self.saw("in batches", under_way + finished)
+                self.saw("answered", finished)
 
 
 def _counts(status: dict[str, Any]) -> tuple[int, int, int]:

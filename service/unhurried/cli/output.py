@@ -48,7 +48,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Itera
         shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*[Text(_cell(value)) for value in row])
-    console().print(shown)
+    out = console()
+    if out.is_terminal:
+        out.print(shown)
+        return
+    with out.capture() as captured:
+        out.print(shown)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:

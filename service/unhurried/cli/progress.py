@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -39,16 +40,21 @@ class Stages:
 
     def at(self, stage: str, done: int, total: int) -> None:
         """Stage ``stage`` has ``done`` of ``total``."""
-        if self._told.get(stage) == (done, total):
+        self.show({stage: (done, total)})
+
+    def show(self, stages: Mapping[str, tuple[int, int]]) -> None:
+        """Several at once: stage → (done, total)."""
+        if all(self._told.get(stage) == counts for stage, counts in stages.items()):
             return
-        self._told[stage] = (done, total)
+        self._told.update(stages)
         if self._bars is not None:
-            if stage not in self._tasks:
-                self._tasks[stage] = self._bars.add_task(stage, total=total)
-            self._bars.update(self._tasks[stage], completed=done, total=total)
+            for stage, (done, total) in stages.items():
+                if stage not in self._tasks:
+                    self._tasks[stage] = self._bars.add_task(stage, total=total)
+                self._bars.update(self._tasks[stage], completed=done, total=total)
         elif all(done >= total for done, total in self._told.values()) or self._is_time():
             self._said_at = time.monotonic()
-            say(", ".join(f"{name} {done:,} of {total:,}" for name, (done, total) in self._told.items()))
+            say(", ".join(f"{stage} {done:,} of {total:,}" for stage, (done, total) in self._told.items()))
 
     def _is_time(self) -> bool:
         return time.monotonic() - self._said_at >= self._line_every_s

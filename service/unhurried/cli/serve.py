@@ -1,7 +1,7 @@
 """``unhurried serve``: the daemon, in the foreground."""
 
 from unhurried.cli.connection import load_settings
-from unhurried.cli.exits import CANNOT_CREATE, DATABASE, SETTINGS, CliError
+from unhurried.cli.exits import CANNOT_CREATE, SETTINGS, CliError
 
 
 def serve() -> int:
@@ -17,14 +17,16 @@ def serve() -> int:
     settings = load_settings()
     from unhurried.app import run  # aiosqlite, uvicorn and the rest: only here
     from unhurried.settings import SettingsError
-    from unhurried.store import StoreUnusable
 
     try:
         return run(settings)
     except SettingsError as error:
         raise CliError(str(error), SETTINGS) from None
-    except StoreUnusable as error:
-        raise CliError(str(error), getattr(error, "exit_code", DATABASE)) from None
     except PermissionError as error:
         says = f"{error.filename}: {error.strerror}; choose another place or change its owner"
         raise CliError(says, CANNOT_CREATE) from None
+    except Exception as error:
+        code = getattr(error, "exit_code", None)  # what a person can mend carries one; anything else is a bug
+        if code is None:
+            raise
+        raise CliError(str(error), code) from None

@@ -24,6 +24,8 @@ BLOCK_LINES: Final = 1_000
 BLOCK_BYTES: Final = 8_000_000
 PULL_LIMIT: Final = 1_000
 PULL_WAIT_S: Final = 20.0
+GATHER_S: Final = 0.1
+"""Pause after a small pull while results stream in, so that the next is larger: each costs two syncs of a disk."""
 LEASE_S: Final = 300.0
 LOOKUP_IDS: Final = 500
 LOOKUP_PAUSE_S: Final = 5.0
@@ -122,8 +124,8 @@ def hand_in(
             answers = patience.call(lambda content=content: list(client.submit_many(content)))  # type: ignore[misc]
             for envelope, answer in zip(block, answers, strict=True):
                 _note(handed, envelope, answer)
-            progress("accepted", handed.lines, total)
-    progress("accepted", handed.lines, total)
+            progress("accepted", handed.lines - handed.refused, total)
+    progress("accepted", handed.lines - handed.refused, total)
     return handed
 
 
@@ -145,6 +147,8 @@ def collect(
         if results:
             quiet_s = 0.0
             keep(client, handed, sink, patience, results, pulled=True)
+            if handed.open and len(results) < PULL_LIMIT // 2:
+                time.sleep(GATHER_S)
             continue
         quiet_s += wait_s
         if quiet_s >= pause_s:

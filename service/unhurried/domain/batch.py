@@ -74,7 +74,10 @@ def member_bytes(params_bytes: int) -> int:
 
 
 def body_page(nonce: str, members: Iterable[tuple[str, bytes]], *, first: bool) -> bytes:
-    """The bytes of some members, ``(request id, params)`` each, as they stand in the body; ``first`` page or a later one."""
+    """The bytes of some members, ``(request id, params)`` each, as they stand in the body.
+
+    ``first``: they begin it; other pages begin with a comma.
+    """
     head = _MEMBER % (nonce.encode() + b"-%s")
     parts = [b"%s%s}" % (head % id.encode(), params) for id, params in members]
     page = b",".join(parts)

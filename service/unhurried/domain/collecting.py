@@ -54,6 +54,10 @@ class _Result(msgspec.Struct):
     error: _Error | None = None
 
 
+class _Kind(msgspec.Struct):
+    type: str
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """One result line. ``body`` is the ``result`` object as it came."""
@@ -73,7 +77,9 @@ class BadLine(Exception):
 
 _lines: Final = msgspec.json.Decoder(_Line)
 _results: Final = msgspec.json.Decoder(_Result)
-_STATES: Final = {state.value: state for state in AttemptState if state not in (AttemptState.OPEN, AttemptState.SUPERSEDED)}
+_kinds: Final = msgspec.json.Decoder(_Kind)
+_ENDS: Final = (AttemptState.SUCCEEDED, AttemptState.ERRORED, AttemptState.CANCELED, AttemptState.EXPIRED)
+_STATES: Final = {state.value: state for state in _ENDS}
 
 
 def read_line(line: bytes) -> Result:
@@ -81,7 +87,7 @@ def read_line(line: bytes) -> Result:
     try:
         outer = _lines.decode(line)
         body = bytes(outer.result)
-        result = _results.decode(body)
+        result = _result(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadLine(f"a result line of {len(line)} bytes is not readable: {type(error).__name__}") from None
     nonce, request_id = split_custom_id(outer.custom_id)
@@ -101,6 +107,15 @@ def read_line(line: bytes) -> Result:
         error_type=error_type,
         usage=message.usage if message else None,
     )
+
+
+def _result(body: bytes) -> _Result:
+    """The result with the details we know, or its kind alone when these have a shape that we do not know: the line is
+    whole, and refusing it would keep the other results of its batch from being stored, for ever."""
+    try:
+        return _results.decode(body)
+    except msgspec.ValidationError:
+        return _Result(type=_kinds.decode(body).type)
 
 
 def nonce_of(line: bytes) -> str | None:

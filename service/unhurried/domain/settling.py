@@ -126,16 +126,16 @@ def look_alikes(doubt: Doubt, listing: Listing, known: Known) -> list[Sighting]:
 def _judge_absence(doubt: Doubt, listing: Listing, policy: SettlePolicy, now: Ms) -> Verdict:
     if doubt.absent_at is None or doubt.absent_date is None:
         return Wait(absent=True)
-    if seconds_between(doubt.since, now) >= policy.absent_s and seconds_between(doubt.absent_at, now) >= policy.grace_s:
+    # Both clocks must agree on how much time has passed: a jump of one alone proves nothing.
+    passed_s = min(seconds_between(doubt.absent_at, now), seconds_between(doubt.absent_date, listing.date))
+    if passed_s < policy.grace_s:
+        return Wait(absent=True)
+    doubted_s = min(seconds_between(doubt.since, now), seconds_between(doubt.window_from, listing.date))
+    if doubted_s >= policy.absent_s:
         return Abandon(reason=f"missing from every listing for {policy.absent_s:g} s")
-    # Both clocks must agree that the grace has passed: a jump of ours alone proves nothing.
-    passed = (
-        seconds_between(doubt.absent_at, now) >= policy.grace_s
-        and seconds_between(doubt.absent_date, listing.date) >= policy.grace_s
-    )
     # The first listing came after our POST had ended, however it ended; what was made later still proves that this
     # listing is newer than anything our POST could have made.
     fresh = any(sighting.created_at > after(doubt.absent_date, CREATED_AT_SLACK_S) for sighting in listing.sightings)
-    if passed and fresh:
+    if fresh:
         return Abandon(reason=f"missing from two listings {policy.grace_s:g} s apart, the later one shown to be fresh")
     return Wait(absent=True)

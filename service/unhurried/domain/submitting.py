@@ -141,7 +141,7 @@ class PausePolicy:
 
 
 def pause_until(refused: Refused, refusals_before: int, policy: PausePolicy, now: Ms) -> Ms | None:
-    """Until when nothing is submitted: as upstream says, else doubling with each refusal in a row. ``None``: no pause."""
+    """Until when nothing is submitted: as upstream says, else doubling with each refusal. ``None``: no pause."""
     if refused.retry_after_s is not None and refused.kind is No.ACCOUNT:
         return after(now, refused.retry_after_s)
     if refused.until_next_month:

@@ -93,7 +93,6 @@ def build_api(deps: IngestDeps) -> FastAPI:
         openapi_url=None,
         redirect_slashes=False,
         default_response_class=Json,
-        max_body_size=asgi.SMALL_BODY_MAX,
     )
     _add_request_routes(api, deps)
     _add_operator_routes(api, deps)

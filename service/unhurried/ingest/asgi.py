@@ -44,7 +44,7 @@ class Memory:
     def take(self, size: int) -> None:
         """Raises ``Problem`` (busy) when that much is not there."""
         if size > self._left:
-            raise Problem("busy", "too many large bodies are being received; nothing was stored", retry_after_s=1.0)
+            raise Problem("busy", "too many large bodies are being received", retry_after_s=1.0)
         self._left -= size
 
     def give(self, size: int) -> None:
@@ -82,7 +82,7 @@ def peer_uid(scope: Scope) -> int | None:
 
 
 async def read_body(scope: Scope, receive: Receive, bytes_max: int, memory: Memory) -> bytes:
-    """The whole body. Raises ``Problem`` as soon as it is known to be too large, ``ClientGone`` when it is cut short."""
+    """The whole body. Raises ``Problem`` as soon as it is known to be too large, ``ClientGone`` when cut short."""
     if (declared := content_length(scope)) is not None and declared > bytes_max:
         raise problems.too_large(bytes_max)
     message = await receive()

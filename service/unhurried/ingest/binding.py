@@ -31,7 +31,8 @@ def bind(path: Path, mode: int) -> socket.socket:
     size = len(os.fsencode(path))
     if size > PATH_BYTES_MAX:
         raise SocketUnusable(
-            f"the path of the socket has {size} bytes, Linux allows {PATH_BYTES_MAX}: {path}; set UNHURRIED_SOCKET to a shorter one"
+            f"the path of the socket has {size} bytes, Linux allows {PATH_BYTES_MAX};"
+            f" set UNHURRIED_SOCKET to a shorter one than {path}"
         )
     try:
         with _umask(0o777 & ~DIRECTORY_MODE):

@@ -1,8 +1,9 @@
 """Many requests in one call: one JSON envelope a line, stored in chunks while the rest still comes in.
 
 The answers follow when the body has ended, because a client that only writes must not block a server that only writes.
-Until then they are spooled, so that memory stays bounded whatever the number of lines. One chunk is being stored while
-the next is read and checked; nothing more is read before that, and so a fast client is held back by the socket.
+Until then they are spooled, so that memory stays bounded whatever the number of lines. A chunk is stored before more is
+read, and so a fast client is held back by the socket. (Checking one chunk while the one before is stored would only
+make two threads wait for the same interpreter lock.)
 """
 
 import asyncio
@@ -24,6 +25,8 @@ from unhurried.store.contract import StoreBusy, StoreFull
 
 CHUNK_LINES: Final = 250
 CHUNK_BYTES: Final = 1_000_000
+BREATHER_BYTES: Final = 128_000
+"""After checking that much, others have their turn."""
 LARGE_LINE: Final = 1_000_000
 """From this size on a line is checked in a thread, so that the loop can turn between the parts of the check."""
 LINGER_S: Final = 0.2
@@ -89,8 +92,6 @@ class Upload:
         self._lines = Lines(deps.settings.request_bytes_max + asgi.ENVELOPE_ROOM)
         self._chunk: list[Line] = []
         self._chunk_bytes = 0
-        self._lines_checked = 0
-        self._storing: asyncio.Task[None] | None = None
         self._receiving: asyncio.Task[Message] | None = None
         self._stopping = asyncio.create_task(deps.stop.wait(), name="ingest.bulk_stop")
 
@@ -107,14 +108,13 @@ class Upload:
             self._account_for_held_bytes()
         await self._add(self._lines.end())
         await self._flush()
-        await self._stored()
 
     def close(self) -> None:
-        """However it ended. What was handed to the writer is carried out all the same."""
+        """However it ended."""
         self._memory.give(self._held)
-        for task in (self._storing, self._receiving, self._stopping):
-            if task is not None:
-                task.cancel()
+        self._stopping.cancel()
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     async def _next(self, receive: Receive) -> Message:
         """The next message of the body. A chunk is not kept waiting for it, nor is the end of the server."""
@@ -132,7 +132,6 @@ class Upload:
                 return message
             await self._flush()
             if self._stopping.done():
-                await self._stored()
                 raise self._with_tally(problems.draining())
 
     async def _add(self, lines: Sequence[Line]) -> None:
@@ -153,19 +152,22 @@ class Upload:
             raise self._with_tally(problem) from None
 
     async def _flush(self) -> None:
-        """Check the chunk, wait until the one before is stored, and start storing this one."""
+        """Check the chunk and store it. Raises ``Problem`` when nothing more can be taken."""
         if not self._chunk:
             return
         lines, self._chunk, self._chunk_bytes = self._chunk, [], 0
         checked: list[tuple[int, Checked]] = []
+        number, unbroken = self.tally.lines, 0
         for line in lines:
-            self._lines_checked += 1
+            number += 1
             if (outcome := await self._check(line)) is not None:
-                checked.append((self._lines_checked, outcome))
-        await self._stored()
-        self._refuse_new_work(sum(1 for _, one in checked if not isinstance(one, Problem)))
-        self._storing = asyncio.create_task(self._store(checked, self._lines_checked), name="ingest.bulk_store")
-        await asyncio.sleep(0)  # the storing begins, and others have their turn, even if the body never makes us wait
+                checked.append((number, outcome))
+            unbroken += len(line) if isinstance(line, bytes) else 0
+            if unbroken > BREATHER_BYTES:
+                await asyncio.sleep(0)
+                unbroken = 0
+        await self._store(checked, number)
+        await asyncio.sleep(0)  # a body of empty lines, or of bad ones, would never let go
 
     async def _check(self, line: Line) -> Checked | None:
         """None for an empty line."""
@@ -186,38 +188,35 @@ class Upload:
         if self._deps.draining():
             raise self._with_tally(problems.draining())
         limit = self._deps.settings.queue_requests_max
-        if count and (already := self._deps.open_requests()) + count > limit:
+        if (already := self._deps.open_requests()) + count > limit:
             raise self._with_tally(problems.queue_full(already, limit))
-
-    async def _stored(self) -> None:
-        """Wait until the chunk that is being stored is on disk."""
-        if self._storing is None:
-            return
-        try:
-            await self._storing
-        except StoreFull as full:
-            raise self._with_tally(problems.from_full(full)) from None
-        finally:
-            self._storing = None
 
     async def _store(self, checked: Sequence[tuple[int, Checked]], last_line: int) -> None:
         requests = [one for _, one in checked if not isinstance(one, Problem)]
-        outcomes = iter(await self._accepted(requests) if requests else ())
-        answers = []
-        for line, one in checked:
-            outcome = one if isinstance(one, Problem) else next(outcomes)
-            if isinstance(outcome, KeyConflict):
-                outcome = problems.from_conflict(outcome)
-            answers.append(self._count(line, outcome))
-        self.tally.lines = last_line
+        try:
+            outcomes = iter(await self._accepted(requests) if requests else ())
+            answers = []
+            for line, one in checked:
+                outcome = one if isinstance(one, Problem) else next(outcomes)
+                if isinstance(outcome, KeyConflict):
+                    outcome = problems.from_conflict(outcome)
+                answers.append(self._count(line, outcome))
+            self.tally.lines = last_line
+            self._write(b"".join(answers))
+        except StoreFull as full:
+            raise self._with_tally(problems.from_full(full)) from None
         if requests:
             self._deps.bells.flusher.ring()
+
+    def _write(self, answers: bytes) -> None:
         try:
-            self._spool.write(b"".join(answers))
+            self._spool.write(answers)
         except OSError as error:
             raise StoreFull(f"no space for the answers: {error}") from error
 
     async def _accepted(self, requests: Sequence[NewRequest]) -> Sequence[Accepted | KeyConflict]:
+        """Store them, however long the writer is busy. Raises ``Problem`` or ``StoreFull``."""
+        self._refuse_new_work(len(requests))
         while True:
             try:
                 return await self._deps.store.accept(requests)

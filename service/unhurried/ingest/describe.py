@@ -140,7 +140,7 @@ _BULK_TYPES: Final = ("application/x-ndjson", "application/jsonl", "application/
 _TAKE: Final[dict[str, Any]] = {
     "operationId": "accept_requests",
     "summary": "Accept one request, or many, one a line",
-    "description": "Answered when it is on disk. In bulk the answers follow, one a line in order, when the body has ended.",
+    "description": "Answered when it is on disk. In bulk the answers follow, one a line, when the body has ended.",
     "parameters": [
         _parameter(
             "Idempotency-Key",

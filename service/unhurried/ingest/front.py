@@ -23,9 +23,13 @@ _UNSAFE_GETS: Final = frozenset({hot.RESULTS})
 
 class Front:
     def __init__(self, deps: IngestDeps) -> None:
-        self.hot = HotRoutes(deps)
+        self.memory = asgi.Memory(8 * (deps.settings.request_bytes_max + asgi.ENVELOPE_ROOM))
+        self.hot = HotRoutes(deps, self.memory)
         self.api = build_api(deps)
-        self._paths: list[tuple[re.Pattern[str], frozenset[str]]] | None = None
+        paths = self.api.openapi()[
+            "paths"
+        ]  # made now: it takes a few dozen milliseconds, which no caller should wait for
+        self._paths = [_methods(template, operations) for template, operations in paths.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,18 +82,27 @@ class Front:
             raise Problem("method_not_allowed", f"{method} is not allowed at {path}; it takes {allow}", allow=allow)
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
+        if method == "POST":  # within our bound, and refused as a problem: FastAPI's own limit answers in plain text
+            body = await asgi.read_body(scope, receive, asgi.SMALL_BODY_MAX, self.memory)
+            receive = _replayed(body, receive)
         await self.api(scope, receive, send)
 
     def _allowed(self, path: str) -> frozenset[str]:
-        """The methods of a path; none when nothing is there. As the OpenAPI document says it."""
-        if self._paths is None:
-            self._paths = [
-                _methods(template, operations) for template, operations in self.api.openapi()["paths"].items()
-            ]
+        """The methods of a path, as the OpenAPI document says it; none when nothing is there."""
         for pattern, methods in self._paths:
             if pattern.fullmatch(path):
                 return methods
         return frozenset()
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A ``receive`` that brings ``body`` first."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
 
 
 def _methods(template: str, operations: dict[str, object]) -> tuple[re.Pattern[str], frozenset[str]]:

@@ -48,12 +48,12 @@ _confirmations: Final = msgspec.json.Decoder(Confirmation)
 
 
 class HotRoutes:
-    def __init__(self, deps: IngestDeps) -> None:
+    def __init__(self, deps: IngestDeps, memory: asgi.Memory) -> None:
         self._deps = deps
         self._store = deps.store
         self._bytes_max = deps.settings.request_bytes_max + ENVELOPE_ROOM
-        self._memory = asgi.Memory(8 * self._bytes_max)
-        self._bulk = bulk.Bulk(deps, self._memory)
+        self._memory = memory
+        self._bulk = bulk.Bulk(deps, memory)
 
     async def take(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /queue/requests``."""
@@ -67,9 +67,10 @@ class HotRoutes:
         elif kind in _BULK_TYPES:
             await self._bulk.take(scope, receive, send)
         else:
+            shown = kind[:80].decode("latin-1")
             raise Problem(
                 "unsupported_media_type",
-                f"send application/json (one request) or application/x-ndjson (one a line), not {kind[:80].decode('latin-1')!r}",
+                f"send application/json (one request) or application/x-ndjson (one a line), not {shown!r}",
             )
 
     async def _take_one(self, scope: Scope, receive: Receive, send: Send) -> None:

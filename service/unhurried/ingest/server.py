@@ -72,8 +72,10 @@ class Server:
         self._uvicorn = _Uvicorn(config, clock=clock, stop=stop, ready=self.ready, grace_s=grace_s, at_stop=at_stop)
 
     async def serve(self) -> None:
-        """Accept connections until ``stop``, then finish what is under way, for at most ``grace_s``; a long-poll ends at
-        once, an upload that is still coming in is cut off at the end of the grace."""
+        """Accept connections until ``stop``, then finish what is under way, for at most ``grace_s``.
+
+        A long-poll ends at once; an upload of one request that is still coming in is cut off after the grace.
+        """
         _raise_file_limit()
         try:
             await self._uvicorn.serve(sockets=[self._listener])
@@ -156,7 +158,7 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        # A send then returns when everything is with the kernel: what we call written is, and large answers do not pile up.
+        # A send then returns when everything is with the kernel: "written" is true, and large answers do not pile up.
         transport.set_write_buffer_limits(high=0)
         if (peer := _peer(transport)) is not None:
             self._extensions[PEER] = peer
@@ -180,8 +182,9 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._headers_since = None
         super().on_headers_complete()
-        # The cycle has not run yet: its task starts with the next turn of the loop, or later.
-        self.cycle.transport = _Joining(self.transport, self.cycle)  # type: ignore[assignment]
+        if self.scope["method"] != "HEAD":  # its answer is all head
+            # The cycle has not run yet: its task starts with the next turn of the loop, or later.
+            self.cycle.transport = _Joining(self.transport, self.cycle)  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "invalid_request", "This is no HTTP request")
@@ -213,7 +216,7 @@ class _Joining:
             self._cycle = None
         elif self._head is not None:
             if len(data) <= JOINED_BYTES_MAX:
-                self._transport.write(self._head+data)
+                self._transport.write(self._head + data)
             else:
                 self._transport.write(self._head)
                 self._transport.write(data)

@@ -162,5 +162,5 @@ class Waiters:
                 for future in self._requests.get(handed.request_id, ()):
                     if not future.done():
                         future.set_result(handed)
-            # The answer keeps the order asked and may end early by size: what follows its last one was perhaps not seen.
+            # The answer keeps the order asked and may end early by size: what follows its last one may not be seen yet.
             ids = ids[ids.index(found[-1].request_id) + 1 :] if found else []

@@ -6,6 +6,7 @@ count says that there is nothing more to come.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 import structlog
@@ -80,15 +81,16 @@ class Collector:
         assert batch.upstream_id is not None
         # A late twin's members are in other batches by now, so it is the lines that are counted.
         accounted = 0 if batch.late else batch.requests - found.members_open
-        async for chunk in self._chunks(self._upstream.result_lines(batch.upstream_id)):
-            stored = await self._store.store_results(batch.id, chunk, self._clock.now())
-            accounted += stored.foreign + (len(chunk) - stored.foreign if batch.late else stored.newly_accounted)
-            if stored.finished:
-                self._dispatcher.ring()
-            if stored.again:
-                self._flusher.ring()
-            if stored.foreign:
-                log.error("batch.foreign_lines", batch=batch.id, lines=stored.foreign)
+        async with aclosing(self._upstream.result_lines(batch.upstream_id)) as pages:
+            async for chunk in self._chunks(pages):
+                stored = await self._store.store_results(batch.id, chunk, self._clock.now())
+                accounted += stored.foreign + (len(chunk) - stored.foreign if batch.late else stored.newly_accounted)
+                if stored.finished:
+                    self._dispatcher.ring()
+                if stored.again:
+                    self._flusher.ring()
+                if stored.foreign:
+                    log.error("batch.foreign_lines", batch=batch.id, lines=stored.foreign)
         return accounted
 
     async def _chunks(self, pages: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
@@ -120,5 +122,3 @@ class Collector:
         pause_s = retry_after_s or retry_pause_s(found.failures, self._policy)
         await self._store.record_read_failure(found.batch.id, detail, after(now, pause_s), now)
         log.warning("batch.read_failed", batch=found.batch.id, detail=detail, again_in_s=round(pause_s, 3))
-
-

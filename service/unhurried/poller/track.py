@@ -91,7 +91,7 @@ class Tracker:
     async def _running(self, found: OpenBatch, sighting: Sighting) -> None:
         batch = found.batch
         news = found.expires_at is None or found.not_found_at is not None
-        if news or (sighting.canceling and batch.state is BatchState.IN_PROGRESS):
+        if news or (sighting.canceling and batch.proved and batch.state is BatchState.IN_PROGRESS):
             await self._store.record_seen(batch.id, sighting, self._clock.now())
         # An adopted batch may be a stranger's until its results prove it: never cancel on a guess.
         wanted = found.cancels >= found.members_open > 0 and batch.proved
@@ -120,14 +120,16 @@ class Tracker:
         line = await self._upstream.first_line(sighting.id)
         nonce = nonce_of(line) if line is not None else None
         if nonce is None:
-            raise UpstreamTrouble(f"the first result line of {sighting.id} cannot be read yet", reachable=True)
+            log.warning("batch.first_line_unreadable", batch=batch.id, upstream=sighting.id)
+            return False  # the next look tries again; the other batches must not wait for it
         now = self._clock.now()
         if nonce == batch.nonce:
             await self._store.prove(batch.id, now)
             return True
         owner = await self._store.batch_by_nonce(nonce)
         await self._store.disown(batch.id, "its results show another nonce", stranger=owner is None, now=now)
-        log.warning("batch.disowned", batch=batch.id, upstream=sighting.id, belongs_to=owner.id if owner else "a stranger")
+        belongs_to = owner.id if owner else "a stranger"
+        log.warning("batch.disowned", batch=batch.id, upstream=sighting.id, belongs_to=belongs_to)
         self._settlement.ring()
         return False
 

@@ -15,13 +15,14 @@ from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.states import BatchState, DeliveryState, RequestState
 from unhurried.domain.submitting import Refused
+from unhurried.loop import TryLater
 
 
 class StoreUnusable(Exception):
     """The database cannot be used: wrong place, newer schema, damaged, or an I/O error. The daemon stops."""
 
 
-class StoreBusy(Exception):
+class StoreBusy(TryLater):
     """Too much waits to be written already. Nothing of the call was stored; try again after ``retry_after_s``."""
 
     def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
@@ -29,7 +30,7 @@ class StoreBusy(Exception):
         self.retry_after_s = retry_after_s
 
 
-class StoreFull(Exception):
+class StoreFull(TryLater):
     """No space for new work. Nothing of the call was stored; what was accepted before is safe."""
 
     retry_after_s = 30.0
@@ -246,9 +247,7 @@ class IngestStore(Protocol):
         """Cancel a queued request at once, flag an assigned one; a finished one stays as it is. None: no such one."""
         ...
 
-    async def pull(
-        self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms
-    ) -> Sequence[Handed]:
+    async def pull(self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms) -> Sequence[Handed]:
         """Hand out pending results, oldest first, under a lease; at least one if there is any."""
         ...
 
@@ -346,7 +345,7 @@ class SubmissionStore(Protocol):
         """Upstream ids, of batches made since then, that are ours or strangers'."""
         ...
 
-    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None: ...
+    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms | None, now: Ms) -> None: ...
 
     async def adopt(self, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> None: ...
 
@@ -428,9 +427,7 @@ class KeeperStore(Protocol):
         ...
 
 
-class Store(
-    IngestStore, FlusherStore, SubmissionStore, PollerStore, DispatcherStore, KeeperStore, Protocol
-):
+class Store(IngestStore, FlusherStore, SubmissionStore, PollerStore, DispatcherStore, KeeperStore, Protocol):
     """Everything. A room takes the narrow protocol of its own."""
 
     epoch: int

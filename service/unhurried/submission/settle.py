@@ -4,6 +4,7 @@ Everything it has seen stands in the store, so being killed costs at most one lo
 for its nonce; nothing else of it is kept.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final, assert_never
 
@@ -98,11 +99,12 @@ class Settlement:
                     assert_never(verdict)
 
     async def _wait(self, doubt: Doubt, listing: Listing, *, absent: bool) -> None:
-        if absent == (doubt.absent_at is not None) and doubt.window_to is not None:
-            return  # nothing new to write down
-        # A create that was on its way when this listing was made can still appear for as long as we look for it.
-        window_to = after(listing.date, self._policy.absent_s)
-        await self._store.record_absence(doubt.batch.id, listing.date, absent, window_to, self._clock.now())
+        now = self._clock.now()
+        # A create that was still on its way can appear for a while; what is made after that cannot be ours.
+        late = seconds_between(doubt.since, now) >= self._policy.absent_s
+        window_to = listing.date if late and doubt.window_to is None else doubt.window_to
+        if absent != (doubt.absent_at is not None) or window_to != doubt.window_to:
+            await self._store.record_absence(doubt.batch.id, listing.date, absent, window_to, now)
 
     async def _adopt(self, batch: Batch, sighting: Sighting, *, proved: bool) -> None:
         await self._store.adopt(batch.id, sighting, proved=proved, now=self._clock.now())
@@ -115,7 +117,8 @@ class Settlement:
         line = await self._upstream.first_line(sighting.id)
         nonce = nonce_of(line) if line is not None else None
         if nonce is None:
-            raise UpstreamTrouble(f"the first result line of {sighting.id} cannot be read yet", reachable=True)
+            log.warning("settlement.first_line_unreadable", upstream=sighting.id)
+            return  # the next look tries again; the other batches must not wait for it
         owner = await self._store.batch_by_nonce(nonce)
         now = self._clock.now()
         if owner is None:
@@ -148,6 +151,7 @@ class Settlement:
         listing = await self._upstream.list_since(since)
         for doubt in given_up:
             known = await self._store.known_ids(since)
-            for sighting in look_alikes(doubt, listing, known):
+            # However late it was made: being late is what makes it a twin.
+            for sighting in look_alikes(dataclasses.replace(doubt, window_to=None), listing, known):
                 if sighting.results_readable and sighting.id not in known.held:
                     await self._read_nonce(sighting)

@@ -4,6 +4,7 @@ Killed before the intent is on disk, the batch is still formed and simply submit
 knows whether the POST was made or what came of it: the batch is unknown at the next start, and ``settle`` finds out.
 """
 
+import asyncio
 import dataclasses
 from typing import Final, assert_never
 
@@ -24,7 +25,7 @@ from unhurried.domain.submitting import (
     outcome_of,
     pause_until,
 )
-from unhurried.loop import Bell
+from unhurried.loop import Bell, TryLater
 from unhurried.store.contract import Account, SubmissionStore
 from unhurried.upstream import Upstream, UpstreamTrouble
 
@@ -100,8 +101,19 @@ class Submission:
             content=self._store.body(intended, bytes_page=BYTES_PAGE),
             content_length=intended.body_bytes,
         )
-        await self._record(intended, outcome_of(answer), account)
+        await self._insist(intended, outcome_of(answer), account)
         return 0.0
+
+    async def _insist(self, batch: Batch, outcome: Outcome, account: Account) -> None:
+        """Record an answer, however long the disk is full: it is known now, and in doubt after a restart."""
+        while True:
+            try:
+                await self._record(batch, outcome, account)
+            except TryLater as busy:
+                log.error("batch.answer_not_recorded", batch=batch.id, detail=str(busy), outcome=str(outcome))
+                await self._clock.wait(asyncio.Event(), busy.retry_after_s)
+            else:
+                return
 
     async def _record(self, batch: Batch, outcome: Outcome, account: Account) -> None:
         now = self._clock.now()

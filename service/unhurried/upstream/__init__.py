@@ -1,6 +1,7 @@
 """All calls to Anthropic. SDK objects become domain values here, SDK exceptions become ours, and neither leaves.
 
     submission, poller ──▶ calls ──▶ wire ──▶ anthropic ──▶ httpx2 ──▶ network      the path of a call
+                             │        ├─ address     where upstream is: a URL or a socket
                              │        ├─ patient     a connection on which an early answer survives the upload
                              │        ├─ upload      the body of a create and what became of it
                              │        └─ failures    every exception of the SDK and below, in one place

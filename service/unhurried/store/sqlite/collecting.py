@@ -53,8 +53,8 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPauses:
-    first_s: float
-    longest_s: float
+    first_s: float = 30.0
+    longest_s: float = 3_600.0
 
 
 def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: RetryPauses, now: Ms) -> StoredResults:
@@ -71,6 +71,7 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
             results.setdefault(result.request_id, result)
         else:
             foreign += 1
+    repeated = len(lines) - foreign - len(results)
     wanted = msgspec.json.encode(list(results)).decode()
     members = [
         Member(*row)
@@ -79,11 +80,11 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
     foreign += len(results) - len(members)
     fresh = [member for member in members if member.attempt in ("open", "superseded")]
     finished, again, waste = _record(tx, batch_seq, [(member, results[member.id]) for member in fresh], pauses, now)
-    repeated = len(lines) - foreign - len(results) if foreign <= len(lines) else 0
+    tx.db.execute("update batches set not_found_at = null where seq = ? and not_found_at is not null", (batch_seq,))
     return StoredResults(
         finished=finished,
         again=again,
-        skipped=len(members) - len(fresh) + max(repeated, 0),
+        skipped=len(members) - len(fresh) + repeated,
         foreign=foreign,
         waste=waste,
         newly_accounted=sum(member.attempt == "open" for member in fresh),
@@ -175,8 +176,8 @@ def _queue_again(tx: Tx, members: Sequence[Member], pauses: RetryPauses, now: Ms
     if not members:
         return
     done = tx.db.executemany(
-        "update requests set state = 'queued', batch_seq = null, attempts = attempts + 1, queued_at = ?, waits_until = ?"
-        " where seq = ? and state = 'assigned'",
+        "update requests set state = 'queued', batch_seq = null, attempts = attempts + 1,"
+        " queued_at = ?, waits_until = ? where seq = ? and state = 'assigned'",
         [
             (now, after(now, retry_pause_s(member.attempts + 1, pauses.first_s, pauses.longest_s)), member.seq)
             for member in members
@@ -195,7 +196,8 @@ def finish_collecting(tx: Tx, batch_id: BatchId, chunk: int, now: Ms) -> bool:
         return True
     members = _open_members(tx.db, row[0], chunk)
     if members:
-        body = our_error(MISSING_RESULT, "upstream's results, though complete by its own count, had no line for this request")
+        says = "upstream's results, though complete by its own count, had no line for this request"
+        body = our_error(MISSING_RESULT, says)
         _error_members(tx, row[0], members, MISSING_RESULT, body, now)
         return False
     tx.move_batch(batch_id, BatchState.ENDED, BatchState.COLLECTED, at=now, actor="poller")
@@ -206,9 +208,10 @@ def release_members(tx: Tx, chunk: int, now: Ms) -> int:
     """Take a chunk of members out of the oldest batch that came to nothing: back into the queue, or errored when the
     batch is gone. Returns how many were moved; 0 when no such batch is left."""
     row = tx.db.execute(
-        "select b.seq, b.state, b.release_cap, g.queue_id, g.model, g.anthropic_version, g.anthropic_beta, g.deadline_class"
-        " from batches b join groups g on g.id = b.group_id where b.finished_at is not null and b.members_open > 0"
-        " order by b.seq limit 1"
+        "select b.seq, b.state, b.release_cap,"
+        " g.queue_id, g.model, g.anthropic_version, g.anthropic_beta, g.deadline_class"
+        " from batches b join groups g on g.id = b.group_id"
+        " where b.finished_at is not null and b.members_open > 0 order by b.seq limit 1"
     ).fetchone()
     if row is None:
         return 0
@@ -292,7 +295,8 @@ def _is_mine(member: Member, batch_seq: int) -> bool:
 
 def _supersede(tx: Tx, batch_seq: int, members: Sequence[Member], now: Ms) -> None:
     done = tx.db.executemany(
-        "update attempts set state = 'superseded', ended_at = ? where batch_seq = ? and request_seq = ? and state = 'open'",
+        "update attempts set state = 'superseded', ended_at = ?"
+        " where batch_seq = ? and request_seq = ? and state = 'open'",
         [(now, batch_seq, member.seq) for member in members],
     )
     guard(done, len(members), "superseding attempts")

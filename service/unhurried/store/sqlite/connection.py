@@ -56,6 +56,9 @@ async def open_reader(path: Path) -> aiosqlite.Connection:
     except sqlite3.DatabaseError as error:
         await db.close()
         raise Damaged(f"{path} cannot be read: {error}") from None
+    except BaseException:
+        await db.close()
+        raise
     return db
 
 
@@ -65,7 +68,7 @@ async def in_thread(db: aiosqlite.Connection, work: Callable[[sqlite3.Connection
     aiosqlite has no public way to hand over a whole transaction, and one hop a statement costs more than the statement
     (docs/architecture.md), so this is the one place that reaches for its private method.
     """
-    result: T = await db._execute(work, db._conn)  # type: ignore[no-untyped-call]
+    result: T = await db._execute(work, db._conn)  # type: ignore[no-untyped-call]  # noqa: SLF001
     return result
 
 
@@ -88,7 +91,8 @@ def _prepare_writer(db: sqlite3.Connection) -> None:
     _require(db, "cache_size", -64_000)
     _require(db, "temp_store", 2)  # memory: the root file system may be read-only
     _require(db, "mmap_size", 0)  # a read error through mmap would be a SIGBUS
-    # Off: erased bytes stay in free pages until they are used again. ON writes sixty times the pages (docs/performance).
+    # Off: erased bytes stay in free pages until these are used again. ON writes sixty times the pages
+    # (docs/performance.md).
     _require(db, "secure_delete", 0)
     _require(db, "trusted_schema", 0)
     _require(db, "cell_size_check", 1)

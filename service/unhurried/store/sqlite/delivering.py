@@ -15,11 +15,11 @@ def delivery_id(request_id: str, generation: int) -> str:
 
 def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms) -> list[Handed]:
     rows = tx.db.execute(
-        "select d.request_seq, d.generation, d.attempts, r.id, r.custom_id, r.metadata, r.state, q.name, q.id, s.stored_at,"
-        " length(s.body)"
-        " from destinations t join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?2"
-        " join requests r on r.seq = d.request_seq join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
-        " join results s on s.request_seq = r.seq"
+        "select d.request_seq, d.generation, d.attempts, r.id, r.custom_id, r.metadata, r.state, q.name, q.id,"
+        " s.stored_at, length(s.body) from destinations t"
+        " join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?2"
+        " join requests r on r.seq = d.request_seq join results s on s.request_seq = r.seq"
+        " join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
         " where t.name = ?1 order by d.due_at, d.request_seq limit ?3",
         (destination, now, limit),
     ).fetchall()
@@ -95,14 +95,21 @@ def return_lapsed(tx: Tx, chunk: int, now: Ms) -> tuple[int, Ms | None]:
         " join groups g on g.id = r.group_id where d.state = 'sending' and d.due_at <= ? order by d.due_at limit ?",
         (now, chunk),
     ).fetchall()
-    if rows:
-        done = tx.db.executemany(
-            "update deliveries set state = 'pending', due_at = ? where request_seq = ? and generation = ? and state = 'sending'",
-            [(now, request_seq, generation) for request_seq, generation, _ in rows],
-        )
-        guard(done, len(rows), "returning deliveries")
-    for _, _, queue_id in rows:
-        tx.count(queue_id, "delivery", "sending", -1)
-        tx.count(queue_id, "delivery", "pending", 1)
+    make_pending(tx, rows, now)
     next_at = tx.db.execute("select min(due_at) from deliveries where state = 'sending'").fetchone()[0]
     return len(rows), next_at
+
+
+def make_pending(tx: Tx, leased: Sequence[tuple[int, int, int]], now: Ms) -> None:
+    """Take back what was handed out: ``(request_seq, generation, queue_id)`` each."""
+    if not leased:
+        return
+    done = tx.db.executemany(
+        "update deliveries set state = 'pending', due_at = ?"
+        " where request_seq = ? and generation = ? and state = 'sending'",
+        [(now, request_seq, generation) for request_seq, generation, _ in leased],
+    )
+    guard(done, len(leased), "taking deliveries back")
+    for _, _, queue_id in leased:
+        tx.count(queue_id, "delivery", "sending", -1)
+        tx.count(queue_id, "delivery", "pending", 1)

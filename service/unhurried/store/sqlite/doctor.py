@@ -1,12 +1,12 @@
 """Every invariant of the store as a query that must find nothing. ``unhurried doctor`` and the crash tests run them."""
 
-import hashlib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from unhurried.domain.request import digest_of
 from unhurried.domain.states import FINAL_BATCH_STATES
 from unhurried.store.contract import Complaint
 from unhurried.store.sqlite.connection import in_thread, open_reader
@@ -38,7 +38,8 @@ INVARIANTS: Final[Sequence[Invariant]] = (
         "select r.id from requests r where r.state = 'assigned' and not exists (select 1 from attempts a"
         " where a.batch_seq = r.batch_seq and a.request_seq = r.seq and a.state in ('open', 'superseded'))"
         " union all select r.id from requests r join attempts a on a.request_seq = r.seq"
-        " join batches b on b.seq = a.batch_seq where a.state = 'open' and b.finished_at is null and r.finished_at is null"
+        " join batches b on b.seq = a.batch_seq"
+        " where a.state = 'open' and b.finished_at is null and r.finished_at is null"
         " and (r.batch_seq is null or r.batch_seq <> b.seq) and b.late = 0",
     ),
     Invariant(
@@ -153,7 +154,11 @@ def _ask(db: sqlite3.Connection, invariant: Invariant) -> Complaint | None:
     ids = [str(row[0]) for row in db.execute(invariant.broken_by)]
     if not ids:
         return None
-    return Complaint(invariant=invariant.name, says=invariant.says, count=len(ids), examples=ids[:EXAMPLES])
+    return _complaint(invariant.name, invariant.says, ids)
+
+
+def _complaint(name: str, says: str, ids: Sequence[str]) -> Complaint:
+    return Complaint(invariant=name, says=says, count=len(ids), examples=ids[:EXAMPLES])
 
 
 def _file_checks(db: sqlite3.Connection) -> list[Complaint]:
@@ -161,13 +166,9 @@ def _file_checks(db: sqlite3.Connection) -> list[Complaint]:
     keys = [str(row[0]) for row in db.execute("pragma foreign_key_check")]
     found = []
     if lines != ["ok"]:
-        found.append(Complaint(invariant="the file is sound", says="SQLite's integrity check", count=len(lines), examples=lines))
+        found.append(_complaint("the file is sound", "SQLite's integrity check finds nothing", lines))
     if keys:
-        found.append(
-            Complaint(
-                invariant="references hold", says="every foreign key has its row", count=len(keys), examples=keys[:EXAMPLES]
-            )
-        )
+        found.append(_complaint("references hold", "every foreign key has its row", keys))
     return found
 
 
@@ -179,32 +180,19 @@ def _params_checks(db: sqlite3.Connection) -> list[Complaint]:
         " join bodies b on b.request_seq = r.seq join groups g on g.id = r.group_id where r.finished_at is null"
     )
     for request_id, expected, params, version, beta in cursor:
-        if hashlib.sha256(params + f"\n{version}\n{beta}".encode()).digest() != expected:
+        if digest_of(params, version, beta) != expected:
             damaged.append(request_id)
     changed = [
         batch_id
         for batch_id, sealed in db.execute(
             "select id, digest from batches where finished_at is null and digest is not null"
         ).fetchall()
-        if digest(db, batch_id) != sealed
+        if digest(db, batch_id)[0] != sealed
     ]
     found = []
     if damaged:
-        found.append(
-            Complaint(
-                invariant="the caller's bytes",
-                says="params have the digest taken when they were accepted",
-                count=len(damaged),
-                examples=damaged[:EXAMPLES],
-            )
-        )
+        found.append(_complaint("the caller's bytes", "params have the digest taken when they were accepted", damaged))
     if changed:
-        found.append(
-            Complaint(
-                invariant="members are frozen",
-                says="an open batch has the members, order and params it was sealed with",
-                count=len(changed),
-                examples=changed[:EXAMPLES],
-            )
-        )
+        says = "an open batch has the members, order and params it was sealed with"
+        found.append(_complaint("members are frozen", says, changed))
     return found

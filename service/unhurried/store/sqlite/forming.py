@@ -10,6 +10,7 @@ from unhurried.clock import Ms
 from unhurried.domain.batch import Batch, BatchId, UpstreamId, body_bytes, custom_id
 from unhurried.domain.grouping import Group, Order
 from unhurried.domain.states import BatchState
+from unhurried.store.sqlite.collecting import cancel_queued
 from unhurried.store.sqlite.tx import Tx, guard
 
 TURNAROUND_ROWS: Final = 200
@@ -61,7 +62,8 @@ def groups(db: sqlite3.Connection) -> list[Group]:
     """The groups in which requests wait, of queues that are not paused. Each costs a few index look-ups."""
     rows = db.execute(
         "select g.id, g.model, g.waiting_requests, g.waiting_bytes, g.flush_asked_at, g.requests_cap, g.bytes_cap,"
-        " (select min(deadline_at) from requests r where r.group_id = g.id and r.state = 'queued' and r.waits_until is null)"
+        " (select min(deadline_at) from requests r"
+        "  where r.group_id = g.id and r.state = 'queued' and r.waits_until is null)"
         " from groups g join queues q on q.id = g.queue_id where g.waiting_requests > 0 and q.paused_at is null"
     ).fetchall()
     found = []
@@ -121,7 +123,7 @@ def turnarounds(db: sqlite3.Connection) -> dict[str, list[float]]:
 
 
 def wake_waiting(tx: Tx, now: Ms, chunk: int) -> Ms | None:
-    """Those whose time has come wait to be sent from now on. Returns the next such moment, ``now`` if there are more."""
+    """Those whose time has come wait to be sent from now on. Returns the next such moment, ``now`` if more are due."""
     rows = tx.db.execute(
         "select seq, group_id, params_bytes from requests where state = 'queued' and waits_until is not null"
         " and waits_until <= ? order by waits_until limit ?",
@@ -153,7 +155,8 @@ def begin_batch(tx: Tx, order: Order, nonce: str, now: Ms) -> BatchId:
 
 def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int, chunk: int) -> int:
     row = tx.db.execute(
-        "select b.seq, b.group_id, b.requests, b.params_bytes, g.queue_id from batches b join groups g on g.id = b.group_id"
+        "select b.seq, b.group_id, b.requests, b.params_bytes, g.queue_id"
+        " from batches b join groups g on g.id = b.group_id"
         " where b.id = ? and b.state = 'forming' and b.formed_at is null",
         (batch_id,),
     ).fetchone()
@@ -168,8 +171,9 @@ def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int,
     chosen: list[int] = []
     added_bytes = 0
     for seq, size in waiting:
-        if body_bytes(requests + len(chosen) + 1, params_bytes + added_bytes + size) > bytes_max and requests + len(chosen):
-            break
+        members = requests + len(chosen) + 1
+        if members > 1 and body_bytes(members, params_bytes + added_bytes + size) > bytes_max:
+            break  # one alone is sent whatever its size: nothing smaller can be made of it
         chosen.append(seq)
         added_bytes += size
     if not chosen:
@@ -183,8 +187,8 @@ def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int,
     )
     guard(moved, len(chosen), "assigning requests")
     tx.db.execute(
-        "update batches set requests = requests + ?1, members_open = members_open + ?1, params_bytes = params_bytes + ?2"
-        " where seq = ?3",
+        "update batches set requests = requests + ?1, members_open = members_open + ?1,"
+        " params_bytes = params_bytes + ?2 where seq = ?3",
         (len(chosen), added_bytes, batch_seq),
     )
     tx.wait(group_id, -len(chosen), -added_bytes)
@@ -193,9 +197,10 @@ def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int,
     return len(chosen)
 
 
-def digest(db: sqlite3.Connection, batch_id: BatchId) -> bytes:
-    """SHA-256 over ``custom_id`` and the digest taken at acceptance, member by member, in the order of the batch."""
-    seal = hashlib.sha256()
+def digest(db: sqlite3.Connection, batch_id: BatchId) -> tuple[bytes, int]:
+    """SHA-256 over ``custom_id`` and the digest taken at acceptance, member by member, in the order of the batch; and
+    how many members that were."""
+    seal, members = hashlib.sha256(), 0
     row = db.execute("select seq, nonce from batches where id = ?", (batch_id,)).fetchone()
     batch_seq, nonce = row
     after = 0
@@ -206,25 +211,29 @@ def digest(db: sqlite3.Connection, batch_id: BatchId) -> bytes:
             (batch_seq, after, DIGEST_PAGE),
         ).fetchall()
         if not page:
-            return seal.digest()
+            return seal.digest(), members
+        members += len(page)
         for _, request_id, request_digest in page:
             seal.update(custom_id(nonce, request_id).encode())
             seal.update(request_digest)
         after = page[-1][0]
 
 
-def complete_batch(tx: Tx, batch_id: BatchId, sealed: bytes, now: Ms) -> Batch | None:
-    """Freeze a forming batch; an empty one is dissolved."""
+def complete_batch(tx: Tx, batch_id: BatchId, sealed: bytes, members: int, now: Ms) -> Batch | None:
+    """Freeze a forming batch with the digest ``sealed`` over ``members``; an empty one is dissolved. None, and nothing
+    changed, when it is not forming, or has other members by now than those the digest was taken over."""
     row = tx.db.execute(
         "select requests from batches where id = ? and state = 'forming' and formed_at is null", (batch_id,)
     ).fetchone()
-    if row is None:
+    if row is None or row[0] != members:
         return None
-    if row[0] == 0:
-        tx.move_batch(batch_id, BatchState.FORMING, BatchState.DISSOLVED, at=now, actor="flusher", detail="nothing waited")
+    if members == 0:
+        tx.move_batch(
+            batch_id, BatchState.FORMING, BatchState.DISSOLVED, at=now, actor="flusher", detail="nothing waited"
+        )
         return None
     tx.db.execute("update batches set formed_at = ?, digest = ? where id = ?", (now, sealed, batch_id))
-    tx.event(now, "flusher", "batch", batch_id, "batch.formed", detail=f"{row[0]} requests")
+    tx.event(now, "flusher", "batch", batch_id, "batch.formed", detail=f"{members} requests")
     return batch_by_id(tx.db, batch_id)
 
 
@@ -238,26 +247,28 @@ def drop_last_member(tx: Tx, batch_id: BatchId, now: Ms) -> bool:
     if row is None or row[3] < 2:
         return False
     batch_seq, group_id, queue_id, _ = row
-    last, size = tx.db.execute(
-        "select r.seq, r.params_bytes from attempts a join requests r on r.seq = a.request_seq where a.batch_seq = ?"
-        " order by a.request_seq desc limit 1",
+    last, last_id, size, here, canceled = tx.db.execute(
+        "select r.seq, r.id, r.params_bytes, r.state = 'assigned' and r.batch_seq = a.batch_seq,"
+        " r.cancel_requested_at is not null from attempts a join requests r on r.seq = a.request_seq"
+        " where a.batch_seq = ? order by a.request_seq desc limit 1",
         (batch_seq,),
     ).fetchone()
     tx.db.execute("delete from attempts where batch_seq = ? and request_seq = ?", (batch_seq, last))
-    moved = tx.db.execute(
-        "update requests set state = 'queued', batch_seq = null where seq = ? and state = 'assigned' and batch_seq = ?",
-        (last, batch_seq),
-    )
-    guard(moved, 1, "dropping a member")
     tx.db.execute(
         "update batches set requests = requests - 1, members_open = members_open - 1, params_bytes = params_bytes - ?,"
-        " formed_at = null, digest = null where seq = ?",
-        (size, batch_seq),
+        " cancels = cancels - ?, formed_at = null, digest = null where seq = ?",
+        (size, here and canceled, batch_seq),
     )
-    tx.wait(group_id, 1, size)
-    tx.count(queue_id, "request", "queued", 1)
-    tx.count(queue_id, "request", "assigned", -1)
-    tx.event(
-        now, "submission", "batch", batch_id, "batch.shrunk", detail="a batch in doubt has as many requests: one less tells"
-    )
+    if here:  # else a late twin has brought its outcome meanwhile, and it waits for nothing
+        moved = tx.db.execute(
+            "update requests set state = 'queued', batch_seq = null where seq = ? and state = 'assigned'", (last,)
+        )
+        guard(moved, 1, "dropping a member")
+        tx.wait(group_id, 1, size)
+        tx.count(queue_id, "request", "queued", 1)
+        tx.count(queue_id, "request", "assigned", -1)
+        if canceled:
+            cancel_queued(tx, last_id, now)
+    detail = "a batch in doubt has as many requests: one less tells them apart"
+    tx.event(now, "submission", "batch", batch_id, "batch.shrunk", detail=detail)
     return True

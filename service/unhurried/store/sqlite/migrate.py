@@ -33,10 +33,10 @@ class Migration:
 def available(folder: Path | None = None) -> list[Migration]:
     """The migrations that this version knows, in order. They lie in the wheel, or at the top of a checkout."""
     package = Path(__file__).parents[2]
-    folders = [folder] if folder else [package.parents[1] / "migrations/sqlite", package / "migrations/sqlite"]
+    folders = [folder] if folder else [package / "migrations/sqlite", package.parents[1] / "migrations/sqlite"]
     place = next((place for place in folders if place.is_dir()), None)
     if place is None:
-        raise StoreUnusable(f"the migrations are missing from this installation (looked in {folders[-1]})")
+        raise StoreUnusable(f"the migrations are missing from this installation (looked in {folders[0]})")
     found = [(match, path) for path in sorted(place.iterdir()) if (match := _NAME.fullmatch(path.name))]
     return [Migration(version=int(match[1]), name=match[2], sql=path.read_text("utf-8")) for match, path in found]
 
@@ -103,6 +103,7 @@ def statements(sql: str) -> Iterator[str]:
 def _back_up(db: sqlite3.Connection, target: Path) -> None:
     """A copy through SQLite: copying the file would miss what is still in the write-ahead log."""
     target.unlink(missing_ok=True)
+    target.touch(mode=0o600)  # as private as the database itself
     copy = sqlite3.connect(target)
     try:
         db.backup(copy)

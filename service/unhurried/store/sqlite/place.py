@@ -8,8 +8,9 @@ from typing import Final
 from unhurried.store.contract import StoreUnusable
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "afs", "sshfs", "fuse.sshfs"}
-)
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "afs", "sshfs",
+     "fuse.sshfs"}
+)  # fmt: skip
 """SQLite's locks and its shared memory do not work reliably there (https://sqlite.org/wal.html, section 1)."""
 
 
@@ -62,7 +63,9 @@ def prepare_folder(database: Path) -> None:
     except OSError as error:
         raise WrongPlace(f"cannot create the folder {folder}: {error.strerror}") from None
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise WrongPlace(f"the folder {folder} is not writable for uid {os.getuid()}; SQLite needs to write beside the file")
+        raise WrongPlace(
+            f"the folder {folder} is not writable for uid {os.getuid()}; SQLite needs to write beside the file"
+        )
     if database.is_dir():
         raise WrongPlace(f"{database} is a folder; UNHURRIED_DATABASE names the file")
     kind = file_system(folder)

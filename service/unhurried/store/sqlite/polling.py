@@ -45,10 +45,10 @@ def record_seen(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
         (sighting.expires_at, sighting.created_at, batch_id),
     )
     batch = batch_by_id(tx.db, batch_id)
-    if sighting.canceling and batch is not None and batch.state is BatchState.IN_PROGRESS:
-        tx.move_batch(
-            batch_id, BatchState.IN_PROGRESS, BatchState.CANCELING, at=now, actor=ACTOR, detail="upstream is canceling it"
-        )
+    # One that is adopted and not proved may be a stranger's, and must be able to become unknown again.
+    if sighting.canceling and batch is not None and batch.proved and batch.state is BatchState.IN_PROGRESS:
+        detail = "upstream is canceling it"
+        tx.move_batch(batch_id, BatchState.IN_PROGRESS, BatchState.CANCELING, at=now, actor=ACTOR, detail=detail)
 
 
 def record_cancel_sent(tx: Tx, batch_id: BatchId, now: Ms) -> None:

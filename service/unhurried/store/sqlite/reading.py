@@ -25,7 +25,8 @@ SCAN_ROWS: Final = 20_000
 """Rows that one page of a filtered list looks at before it answers with what it has."""
 
 _VIEW: Final = (
-    "select r.seq, r.id, r.state, b.upstream_id, q.name, g.model, r.custom_id, r.priority, r.accepted_at, r.deadline_at,"
+    "select r.seq, r.id, r.state, b.upstream_id, q.name, g.model, r.custom_id, r.priority, r.accepted_at,"
+    " r.deadline_at,"
     " r.not_before, r.waits_until, r.finished_at, r.cancel_requested_at, r.attempts, r.attempts_max, r.generation,"
     " r.params_bytes, r.deliver_to, d.state, b.id, r.metadata"
     " from requests r join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
@@ -33,9 +34,10 @@ _VIEW: Final = (
     " left join deliveries d on d.request_seq = r.seq and d.generation = r.generation"
 )
 _HANDED: Final = (
-    "select r.id, r.generation, r.custom_id, r.metadata, r.state, q.name, s.stored_at, coalesce(d.attempts, 0), d.state,"
-    " s.body from requests r join results s on s.request_seq = r.seq join groups g on g.id = r.group_id"
-    " join queues q on q.id = g.queue_id left join deliveries d on d.request_seq = r.seq and d.generation = r.generation"
+    "select r.id, r.generation, r.custom_id, r.metadata, r.state, q.name, s.stored_at, coalesce(d.attempts, 0),"
+    " d.state, s.body from requests r join results s on s.request_seq = r.seq"
+    " join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
+    " left join deliveries d on d.request_seq = r.seq and d.generation = r.generation"
 )
 
 
@@ -164,8 +166,9 @@ def body_page_after(db: sqlite3.Connection, batch: Batch, after: int, bytes_page
     )
     try:
         members, last, size = [], after, 0
-        for last, request_id, params in cursor:
+        for request_seq, request_id, params in cursor:
             members.append((request_id, params))
+            last = request_seq
             size += len(params)
             if size >= bytes_page:
                 break
@@ -176,8 +179,9 @@ def body_page_after(db: sqlite3.Connection, batch: Batch, after: int, bytes_page
 
 _BATCH_VIEW: Final = (
     "select b.id, b.state, b.upstream_id, q.name, g.model, b.requests, b.members_open, b.params_bytes, b.why, b.nonce,"
-    " b.created_at, b.submit_started_at, b.upstream_created_at, b.upstream_expires_at, b.upstream_ended_at, b.finished_at,"
-    " b.adopted, b.late, b.detail from batches b join groups g on g.id = b.group_id join queues q on q.id = g.queue_id"
+    " b.created_at, b.submit_started_at, b.upstream_created_at, b.upstream_expires_at, b.upstream_ended_at,"
+    " b.finished_at, b.adopted, b.late, b.detail"
+    " from batches b join groups g on g.id = b.group_id join queues q on q.id = g.queue_id"
 )
 
 
@@ -196,7 +200,8 @@ def batch(db: sqlite3.Connection, batch_id: BatchId) -> BatchView | None:
     if row is None:
         return None
     states = db.execute(
-        "select a.state, count(*) from attempts a join batches b on b.seq = a.batch_seq where b.id = ? group by a.state",
+        "select a.state, count(*) from attempts a join batches b on b.seq = a.batch_seq"
+        " where b.id = ? group by a.state",
         (batch_id,),
     )
     return _batch_view(row, dict(states.fetchall()), events(db, batch_id, 100))
@@ -244,7 +249,15 @@ def events(db: sqlite3.Connection, entity_id: str | None, limit: int) -> list[Ev
     ).fetchall()
     return [
         Event(
-            seq=seq, at=at, actor=actor, entity=entity, entity_id=id, what=what, old_state=old, new_state=new, detail=detail
+            seq=seq,
+            at=at,
+            actor=actor,
+            entity=entity,
+            entity_id=id,
+            what=what,
+            old_state=old,
+            new_state=new,
+            detail=detail,
         )
         for seq, at, actor, entity, id, what, old, new, detail in reversed(rows)
     ]
@@ -284,7 +297,8 @@ def _request_counts(db: sqlite3.Connection, open_now: Sequence[BatchView]) -> di
     """Requests by queue and visible state: kept counters, with ``submitted`` told apart through the open batches."""
     counts: dict[str, dict[str, int]] = {}
     rows = db.execute(
-        "select q.name, c.state, c.n from counters c join queues q on q.id = c.queue_id where c.entity = 'request' and c.n > 0"
+        "select q.name, c.state, c.n from counters c join queues q on q.id = c.queue_id"
+        " where c.entity = 'request' and c.n > 0"
     )
     for queue, state, n in rows:
         counts.setdefault(queue, {})[state] = n
@@ -301,7 +315,8 @@ def _request_counts(db: sqlite3.Connection, open_now: Sequence[BatchView]) -> di
 
 def anything_due(db: sqlite3.Connection, destination: str, now: Ms) -> bool:
     row = db.execute(
-        "select 1 from destinations t join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?"
+        "select 1 from destinations t"
+        " join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?"
         " where t.name = ? limit 1",
         (now, destination),
     ).fetchone()
@@ -335,6 +350,7 @@ def formed_ahead(db: sqlite3.Connection) -> int:
 
 def unfinished(db: sqlite3.Connection) -> list[tuple[BatchId, int]]:
     rows = db.execute(
-        "select id, requests from batches where state = 'forming' and finished_at is null and formed_at is null order by seq"
+        "select id, requests from batches where state = 'forming' and finished_at is null and formed_at is null"
+        " order by seq"
     )
     return [(BatchId(id), requests) for id, requests in rows.fetchall()]

@@ -10,7 +10,9 @@ from unhurried.store.sqlite.tx import Tx
 def cancel(tx: Tx, request_id: str, actor: str, now: Ms) -> None:
     """Cancel a queued request; flag an assigned one, so that it is not sent again and, once all members of its batch
     are flagged, the batch is canceled upstream. A finished or unknown one is left alone."""
-    row = tx.db.execute("select seq, state, batch_seq, cancel_requested_at from requests where id = ?", (request_id,)).fetchone()
+    row = tx.db.execute(
+        "select seq, state, batch_seq, cancel_requested_at from requests where id = ?", (request_id,)
+    ).fetchone()
     if row is None or row[1] in FINAL_REQUEST_STATES or row[3] is not None:
         return
     seq, state, batch_seq, _ = row
@@ -31,7 +33,8 @@ def ask_flush(tx: Tx, queue: str | None, model: str | None, now: Ms) -> Flushed:
     tx.db.executemany("update groups set flush_asked_at = ? where id = ?", [(now, id) for id, _ in rows])
     if rows:
         total = sum(requests for _, requests in rows)
-        tx.event(now, "caller", "queue", queue or "*", "queue.flush_asked", detail=f"{total} requests in {len(rows)} groups")
+        detail = f"{total} requests in {len(rows)} groups"
+        tx.event(now, "caller", "queue", queue or "*", "queue.flush_asked", detail=detail)
     return Flushed(groups=len(rows), requests=sum(requests for _, requests in rows))
 
 

@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -51,7 +51,7 @@ class StoreConfig:
     wal_bytes_max: int = 64_000_000
     idempotency_days: float = 30.0
     deadline_classes_s: tuple[float, ...] = (3_600.0, 21_600.0, 86_400.0)
-    retry_pauses: RetryPauses = RetryPauses(first_s=30.0, longest_s=3_600.0)
+    retry_pauses: RetryPauses = field(default_factory=RetryPauses)
 
 
 async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
@@ -66,7 +66,7 @@ async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
         migrated = await in_thread(db, lambda conn: migrate(conn, path, available(), now))
         epoch = await in_thread(db, lambda conn: _begin_epoch(conn, now))
         for _ in range(config.readers):
-            connections.append(await open_reader(path))
+            connections.append(await open_reader(path))  # noqa: PERF401  # each is in the list before the next can fail
     except BaseException as error:
         for connection in connections:
             await connection.close()  # an unclosed one keeps its thread, and so the process, alive
@@ -229,7 +229,9 @@ class SqliteStore:
         next_at = await self._read(reading.next_wait)
         if next_at is None or next_at > now:
             return next_at
-        return await self._write(lambda tx: forming.wake_waiting(tx, now, WAKE_CHUNK), size=WAKE_CHUNK * 100, weight=250)
+        return await self._write(
+            lambda tx: forming.wake_waiting(tx, now, WAKE_CHUNK), size=WAKE_CHUNK * 100, weight=250
+        )
 
     async def groups(self) -> Sequence[Group]:
         return await self._read(forming.groups)
@@ -251,8 +253,8 @@ class SqliteStore:
         )
 
     async def complete_batch(self, batch_id: BatchId, now: Ms) -> Batch | None:
-        sealed = await self._read(lambda db: forming.digest(db, batch_id))
-        return await self._write(lambda tx: forming.complete_batch(tx, batch_id, sealed, now))
+        sealed, members = await self._read(lambda db: forming.digest(db, batch_id))
+        return await self._write(lambda tx: forming.complete_batch(tx, batch_id, sealed, members, now))
 
     async def unfinished(self) -> Sequence[tuple[BatchId, int]]:
         return await self._read(reading.unfinished)
@@ -286,7 +288,8 @@ class SqliteStore:
         yield BODY_HEAD
         after = 0
         while True:
-            page, after = await self._read(partial(reading.body_page_after, batch=batch, after=after, bytes_page=bytes_page))
+            read_page = partial(reading.body_page_after, batch=batch, after=after, bytes_page=bytes_page)
+            page, after = await self._read(read_page)
             if not page:
                 break
             yield page
@@ -314,7 +317,7 @@ class SqliteStore:
     async def known_ids(self, since: Ms) -> Known:
         return await self._read(lambda db: submission.known_ids(db, since))
 
-    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None:
+    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms | None, now: Ms) -> None:
         await self._write(lambda tx: submission.record_absence(tx, batch_id, date, absent, window_to, now))
 
     async def adopt(self, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> None:

@@ -11,15 +11,17 @@ from unhurried.domain.states import BatchState
 from unhurried.domain.submitting import No, Refused
 from unhurried.store.contract import Account, AccountChanged
 from unhurried.store.sqlite.collecting import error_member
+from unhurried.store.sqlite.delivering import make_pending
 from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of
-from unhurried.store.sqlite.tx import Tx, guard
+from unhurried.store.sqlite.tx import Tx
 
 ACTOR = "submission"
 
 
 def account(db: sqlite3.Connection) -> Account | None:
     row = db.execute(
-        "select base_url, workspace, upstream_date, paused_at, paused_until, pause_reason, refusals, swept_at from account"
+        "select base_url, workspace, upstream_date, paused_at, paused_until, pause_reason, refusals, swept_at"
+        " from account"
     ).fetchone()
     if row is None:
         return None
@@ -106,9 +108,7 @@ def next_formed(db: sqlite3.Connection) -> Batch | None:
 
 
 def sizes_in_doubt(db: sqlite3.Connection) -> frozenset[int]:
-    rows = db.execute(
-        "select requests from batches where state in ('submitting', 'unknown') and finished_at is null"
-    )
+    rows = db.execute("select requests from batches where state in ('submitting', 'unknown') and finished_at is null")
     return frozenset(row[0] for row in rows)
 
 
@@ -158,10 +158,8 @@ def record_refused(tx: Tx, batch_id: BatchId, refused: Refused, pause_until: Ms 
     sets: dict[str, Any] = {}
     culprit = refused.culprit if refused.kind is No.CULPRIT else None
     whole = refused.kind is No.UNEXPLAINED or (culprit is not None and culprit >= requests)
-    if refused.kind is No.TOO_LARGE and requests == 1:
-        culprit = 0
-    elif whole and requests == 1:
-        culprit = 0
+    if requests == 1 and (whole or refused.kind is No.TOO_LARGE):
+        culprit = 0  # it is alone: nobody else can have been the cause
     elif whole:
         sets["release_cap"] = (requests + 1) // 2
     if not tx.move_batch(
@@ -231,7 +229,7 @@ def known_ids(db: sqlite3.Connection, since: Ms) -> Known:
     )
 
 
-def record_absence(tx: Tx, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None:
+def record_absence(tx: Tx, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms | None, now: Ms) -> None:
     """What a complete listing showed of a batch in doubt. The first one also bounds the window in which it can lie."""
     if absent:
         tx.db.execute(
@@ -349,15 +347,7 @@ def reclaim(tx: Tx, now: Ms) -> dict[str, int]:
         " join groups g on g.id = r.group_id where d.state = 'sending' and d.epoch < ?",
         (tx.epoch,),
     ).fetchall()
-    done = tx.db.executemany(
-        "update deliveries set state = 'pending', due_at = ? where request_seq = ? and generation = ? and state = 'sending'",
-        [(now, request_seq, generation) for request_seq, generation, _ in leased],
-    )
-    if leased:
-        guard(done, len(leased), "reclaiming deliveries")
-    for _, _, queue_id in leased:
-        tx.count(queue_id, "delivery", "sending", -1)
-        tx.count(queue_id, "delivery", "pending", 1)
+    make_pending(tx, leased, now)
     tx.db.execute("update account set swept_at = null")  # each start looks for late twins once
     found = account(tx.db)
     lifted = 0

@@ -61,7 +61,8 @@ class Tx:
                 )  # fmt: skip
         for group_id, (requests, size) in self.waiting.items():
             self.db.execute(
-                "update groups set waiting_requests = waiting_requests + ?, waiting_bytes = waiting_bytes + ? where id = ?",
+                "update groups set waiting_requests = waiting_requests + ?, waiting_bytes = waiting_bytes + ?"
+                " where id = ?",
                 (requests, size, group_id),
             )
         self.counted.clear()
@@ -154,7 +155,8 @@ class Tx:
         found = self.names.destinations.get(name)
         if found is None:
             self.db.execute(
-                "insert into destinations (name, kind, created_at) values (?, 'pull', ?) on conflict do nothing", (name, now)
+                "insert into destinations (name, kind, created_at) values (?, 'pull', ?) on conflict do nothing",
+                (name, now),
             )
             found = int(self.db.execute("select id from destinations where name = ?", (name,)).fetchone()[0])
             self.names.destinations[name] = found

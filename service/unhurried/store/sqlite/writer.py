@@ -58,7 +58,9 @@ class Backlog:
         while self.accepts and len(group) < GROUP_JOBS_MAX and size < GROUP_BYTES_MAX:
             group.append(self.accepts.popleft())
             size += group[-1].bytes
-        while self.others and len(group) < GROUP_JOBS_MAX and (weight == 0 or weight + self.others[0].weight <= CHUNK_WEIGHT_MAX):
+        while self.others and len(group) < GROUP_JOBS_MAX:
+            if weight and weight + self.others[0].weight > CHUNK_WEIGHT_MAX:
+                break
             group.append(self.others.popleft())
             weight += group[-1].weight
         self.bytes -= sum(job.bytes for job in group)
@@ -68,7 +70,9 @@ class Backlog:
 class Writer:
     """Owns the writing connection. ``run`` is a task of the app; when it ends, nothing can be written any more."""
 
-    def __init__(self, db: aiosqlite.Connection, epoch: int, *, jobs_max: int, bytes_max: int, wal_bytes_max: int) -> None:
+    def __init__(
+        self, db: aiosqlite.Connection, epoch: int, *, jobs_max: int, bytes_max: int, wal_bytes_max: int
+    ) -> None:
         self._db = db
         self._epoch = epoch
         self._jobs_max = jobs_max
@@ -80,6 +84,7 @@ class Writer:
         self._names = Names()
         self._unchecked_bytes = 0
         self._failed: StoreUnusable | None = None
+        self._taken: list[Job] = []
         self.commits = 0
 
     @property
@@ -115,7 +120,8 @@ class Writer:
                     self._wake.clear()
                     await self._rest()
                     continue
-                await self._write_group(self._backlog.take())
+                self._taken = self._backlog.take()
+                await self._write_group(self._taken)
                 if self._unchecked_bytes > self._wal_bytes_max:
                     await self.checkpoint()
         except StoreUnusable as error:
@@ -123,7 +129,10 @@ class Writer:
             raise
         finally:
             self._stopping = True
-            self._fail_all(self._failed or StoreBusy("the store is closing"))
+            # Those taken and not answered: the disk failed in their midst, or this task was cancelled.
+            _fail(self._taken, self._failed or StoreUnusable("the writer was stopped while this was being written"))
+            while len(self._backlog):
+                _fail(self._backlog.take(), self._failed or StoreBusy("the store is closing"))
 
     def stop(self) -> None:
         self._stopping = True
@@ -132,7 +141,13 @@ class Writer:
     async def checkpoint(self) -> None:
         """Move what is in the write-ahead log into the database, as far as readers allow."""
         self._unchecked_bytes = 0
-        busy, pages, moved = await in_thread(self._db, _checkpoint)
+        try:
+            busy, pages, moved = await in_thread(self._db, _checkpoint)
+        except sqlite3.Error as error:
+            if _is_fatal(error):
+                raise _unusable(error) from error
+            log.warning("store.checkpoint_failed", detail=str(error))  # no space: what is accepted is safe in the log
+            return
         if busy or moved < pages:
             log.debug("store.checkpoint_partial", pages=pages, moved=moved)
 
@@ -153,7 +168,7 @@ class Writer:
             if _is_fatal(error):
                 raise self._give_up(group, error) from error
             await self._one_by_one(group, error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # a job's own failure, whatever it is, goes to its caller
             await self._one_by_one(group, error)
         else:
             self._unchecked_bytes += sum(job.bytes for job in group)
@@ -187,17 +202,20 @@ class Writer:
         return results
 
     def _give_up(self, group: list[Job], error: sqlite3.Error) -> StoreUnusable:
-        reason = StoreUnusable(f"the database cannot be written any more: {error} ({error.sqlite_errorname})")
-        for job in group:
-            if not job.future.done():
-                job.future.set_exception(reason)
+        reason = _unusable(error)
+        _fail(group, reason)
         return reason
 
-    def _fail_all(self, error: Exception) -> None:
-        while len(self._backlog):
-            for job in self._backlog.take():
-                if not job.future.done():
-                    job.future.set_exception(error)
+
+def _fail(group: list[Job], error: Exception) -> None:
+    for job in group:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+
+def _unusable(error: sqlite3.Error) -> StoreUnusable:
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return StoreUnusable(f"the database cannot be written any more: {error} ({name})")
 
 
 def _checkpoint(db: sqlite3.Connection) -> tuple[int, int, int]:
@@ -221,5 +239,6 @@ def _translated(error: Exception) -> Exception:
     if code == sqlite3.SQLITE_FULL:
         return StoreFull("there is no space left for the database")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StoreBusy("another program holds the database; is a sqlite3 shell open in a transaction?", retry_after_s=5.0)
+        says = "another program holds the database; is a sqlite3 shell open in a transaction?"
+        return StoreBusy(says, retry_after_s=5.0)
     return error
