@@ -14,7 +14,6 @@ create table account (                  -- where upstream work is paid; never a 
   id             integer primary key check (id = 1),
   base_url       text not null,
   workspace      text,                  -- upstream's workspace id, once it has told us
-  upstream_date  integer,               -- the last moment seen on upstream's clock
   paused_at      integer,
   paused_until   integer,               -- null while paused: until an operator resumes
   pause_reason   text,
@@ -38,12 +37,15 @@ create table groups (                   -- what may share a batch
   anthropic_beta     text not null,
   deadline_class     integer not null,
   requests_cap       integer not null default 0,  -- 0: none; else part of a refused batch that is being split
-  bytes_cap          integer,                     -- halved when upstream calls a batch too large
+  bytes_cap          integer,                     -- halved when upstream calls a batch too large, grows back slowly
+  cut_short          integer not null default 0,  -- bodies in a row that arrived incomplete
   waiting_requests   integer not null default 0 check (waiting_requests >= 0),
   waiting_bytes      integer not null default 0 check (waiting_bytes >= 0),
   flush_asked_at     integer,
   unique (queue_id, model, anthropic_version, anthropic_beta, deadline_class, requests_cap)
 ) strict;
+
+create index groups_waiting on groups (id) where waiting_requests > 0;
 
 create table counters (                 -- how many are in which stored state; kept, never counted
   queue_id  integer not null references queues (id),
@@ -79,11 +81,14 @@ create table batches (
   adopted              integer not null default 0,  -- found by the settlement
   proved               integer not null default 0,  -- its id came in the answer, or a result line showed our nonce
   late                 integer not null default 0,  -- a twin found after it had been given up
-  not_found_at         integer,                     -- first 404 on a known id
+  not_found_at         integer,                     -- first of the 404s in a row on a known id
+  not_found            integer not null default 0,  -- how many in a row
   expected_lines       integer,                     -- sum of upstream's counts at the end
   members_open         integer not null default 0 check (members_open >= 0),
   cancels              integer not null default 0,  -- open members whose caller asked to cancel
+  stale                integer not null default 0,  -- members that a late twin answered while this one was forming
   release_cap          integer,                     -- refused as a whole: members travel on in batches of this size
+  released_to          integer not null default 0,  -- members up to this request_seq have been looked at for release
   failures             integer not null default 0,  -- reads of the results that broke, in a row
   next_try_at          integer not null default 0,
   finished_at          integer,
@@ -94,6 +99,7 @@ create table batches (
 ) strict;
 create index batches_open on batches (state, seq) where finished_at is null;
 create index batches_releasing on batches (seq) where finished_at is not null and members_open > 0;
+create index batches_upstream on batches (upstream_created_at) where upstream_id is not null;
 create index batches_ended on batches (upstream_ended_at) where upstream_ended_at is not null;
 
 create table requests (

@@ -25,4 +25,19 @@ The rooms, top down (each imports only what stands below it; ``lint-imports`` pr
                    small tools that every room may use
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unhurried.client import Client
+
 __version__ = "0.1.0"
+__all__ = ["Client", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """``unhurried.Client``, imported when it is asked for: the daemon and ``--help`` do without its HTTP library."""
+    if name == "Client":
+        from unhurried.client import Client  # noqa: PLC0415
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,6 +40,8 @@ from unhurried.upstream import Upstream, UpstreamTrouble, connect
 log = structlog.get_logger()
 
 CONNECT_AGAIN_S: Final = 5.0
+FLUSHER_REST_S: Final = 0.05
+"""Each accept rings the flusher; under load it looks twenty times a second, not a thousand."""
 
 
 def run(settings: Settings) -> int:
@@ -181,9 +183,10 @@ async def _run_rooms(
             loops.start("keeper", Keeper(store).step, bells.keeper)
             await server.ready.wait()
             log.info("daemon.ready", socket=str(settings.socket), database=str(settings.database), pid=os.getpid())
-            upstream = await _connect(settings, store, group, stop.event, clock)
+            workspace = Workspace()
+            upstream = await _connect(settings, workspace, stop.event, clock)
             if upstream is not None:
-                _start_loops(loops, settings, store, upstream, clock, bells)
+                _start_loops(loops, settings, store, upstream, clock, bells, workspace)
                 health.mark_ready()
                 log.info("daemon.upstream", base_url=upstream.base_url, simulator=settings.upstream.simulator)
     except TimeoutError:
@@ -201,25 +204,31 @@ class _Loops:
     stop: asyncio.Event
     health: Health
 
-    def start(self, name: str, step: Step, bell: Bell) -> None:
+    def start(self, name: str, step: Step, bell: Bell, *, rest_s: float = 0.0) -> None:
         finished = self.health.watch.watch(name, self.clock.now())
-        self.group.create_task(repeat(step, clock=self.clock, bell=bell, stop=self.stop, finished=finished), name=name)
+        self.group.create_task(
+            repeat(step, clock=self.clock, bell=bell, stop=self.stop, rest_s=rest_s, finished=finished), name=name
+        )
 
 
-async def _connect(
-    settings: Settings, store: SqliteStore, group: asyncio.TaskGroup, stop: asyncio.Event, clock: Clock
-) -> Upstream | None:
+@dataclass
+class Workspace:
+    """Whose batches upstream makes, as its answers say. The submission writes it down before it sends anything."""
+
+    id: str | None = None
+
+    def on_answer(self, workspace: str | None, _date: Ms | None) -> None:
+        self.id = workspace or self.id
+
+    def seen(self) -> str | None:
+        return self.id
+
+
+async def _connect(settings: Settings, workspace: Workspace, stop: asyncio.Event, clock: Clock) -> Upstream | None:
     """Import the SDK and open the door. None when the daemon was told to stop meanwhile."""
-    seen: set[str] = set()
-
-    def on_answer(workspace: str | None, date: Ms | None) -> None:
-        if workspace and workspace not in seen:  # once: whose batches these are is written down, or found to differ
-            seen.add(workspace)
-            group.create_task(store.record_upstream(workspace, date), name="workspace")
-
     while not stop.is_set():
         try:
-            return await connect(settings.upstream, on_answer)
+            return await connect(settings.upstream, workspace.on_answer)
         except UpstreamTrouble as trouble:
             log.error("upstream.cannot_connect", detail=trouble.detail)
             await clock.wait(stop, CONNECT_AGAIN_S)
@@ -227,7 +236,13 @@ async def _connect(
 
 
 def _start_loops(
-    loops: _Loops, settings: Settings, store: SqliteStore, upstream: Upstream, clock: Clock, bells: Bells
+    loops: _Loops,
+    settings: Settings,
+    store: SqliteStore,
+    upstream: Upstream,
+    clock: Clock,
+    bells: Bells,
+    workspace: Workspace,
 ) -> None:
     policy = PollPolicy(interval_min_s=settings.poller.interval_min_s, interval_max_s=settings.poller.interval_max_s)
     flusher = Flusher(store, clock, _limits(settings), settings.flusher.chunk_requests, bells.submission)
@@ -244,6 +259,8 @@ def _start_loops(
         flusher=bells.flusher,
         poller=bells.tracker,
         settlement=bells.settlement,
+        workspace=workspace.seen,
+        stopping=loops.stop.is_set,
     )
     settlement = Settlement(
         store,
@@ -273,8 +290,9 @@ def _start_loops(
         not_found_grace_s=settings.poller.not_found_grace_s,
         dispatcher=bells.dispatcher,
         flusher=bells.flusher,
+        submission=bells.submission,
     )
-    loops.start("flusher", flusher.step, bells.flusher)
+    loops.start("flusher", flusher.step, bells.flusher, rest_s=FLUSHER_REST_S)
     loops.start("submission", submission.step, bells.submission)
     loops.start("settlement", settlement.step, bells.settlement)
     loops.start("tracker", tracker.step, bells.tracker)

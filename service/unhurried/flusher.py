@@ -9,7 +9,7 @@ import structlog
 from unhurried.clock import Clock, Ms, seconds_between
 from unhurried.domain import grouping
 from unhurried.domain.batch import BatchId, new_nonce
-from unhurried.domain.grouping import PAUSE_MAX_S, Limits, Order
+from unhurried.domain.grouping import PAUSE_MAX_S, Group, Limits, Order
 from unhurried.loop import Bell
 from unhurried.store.contract import FlusherStore
 
@@ -30,20 +30,27 @@ class Flusher:
     async def step(self, now: Ms) -> float:
         """Form at most one batch. Returns the seconds until it is worth looking again."""
         next_wait = await self._store.wake_waiting(now)
-        for batch_id, _ in await self._store.unfinished():
+        for batch_id in await self._store.unfinished():
             await self._complete(batch_id)
         account = await self._store.account()
         if account is not None and account.is_paused(now):
-            return PAUSE_MAX_S if account.paused_until is None else seconds_between(now, account.paused_until)
+            until = account.paused_until
+            return PAUSE_MAX_S if until is None else min(PAUSE_MAX_S, seconds_between(now, until))
         if await self._store.formed_ahead() >= AHEAD_MAX:
             return PAUSE_MAX_S  # the submission rings when it takes one
-        plan = grouping.plan(await self._store.groups(), self._limits, await self._store.turnarounds(), now)
+        plan = grouping.plan(await self._groups(), self._limits, await self._store.turnarounds(), now)
         if plan.order is not None:
             await self._form(plan.order)
             return 0.0
         if next_wait is None:
             return plan.look_again_s
         return min(plan.look_again_s, max(seconds_between(now, next_wait), 0.0))
+
+    async def _groups(self) -> list[Group]:
+        """A batch of one could not be told from one of one that is in doubt, nor made smaller: it waits for company."""
+        groups = await self._store.groups()
+        one_in_doubt = 1 in await self._store.sizes_in_doubt()
+        return [group for group in groups if not (one_in_doubt and group.requests == 1)]
 
     async def _form(self, order: Order) -> None:
         batch_id = await self._store.begin_batch(order, new_nonce(), self._clock.now())

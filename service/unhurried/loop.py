@@ -35,10 +35,12 @@ async def repeat(
     clock: Clock,
     bell: Bell,
     stop: asyncio.Event,
+    rest_s: float = 0.0,
     finished: Callable[[Ms], None] = lambda _: None,
 ) -> None:
     """Run ``step`` until ``stop`` is set, pausing for as long as it asks, or until the bell rings.
 
+    ``rest_s``: after a step that asks for a pause, no ring is heard for so long: a thousand rings are one step.
     ``finished`` is told the moment at which each step ended (health asks for it). An exception of the step other than
     ``TryLater`` is a bug or an unusable disk: it is not caught, so that it ends the process, not a loop nobody misses.
     """
@@ -50,5 +52,8 @@ async def repeat(
             pause_s = busy.retry_after_s
             log.warning("loop.try_later", detail=str(busy), again_in_s=pause_s)
         finished(clock.now())
+        if rest_s and pause_s > rest_s:
+            await clock.wait(stop, rest_s)
+            pause_s -= rest_s
         if not stop.is_set():  # whoever sets ``stop`` rings the bell afterwards
             await clock.wait(bell.event, pause_s)

@@ -30,7 +30,7 @@ class Kept:
 
 @dataclass
 class FakeQueue:
-    """Answers as /tmp/spec/http.md says, from a dict; requests are finished by ``answer`` or at once."""
+    """Answers as the daemon does, from a dict; requests are finished by ``answer`` or at once."""
 
     requests: dict[str, Kept] = field(default_factory=dict)
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -45,25 +45,22 @@ class FakeQueue:
         self.calls.append(f"{request.method} {request.url.path}")
         if self.broken:
             return self.broken.pop(0)()
-        match request.method, request.url.path:
-            case "POST", "/queue/requests":
-                return self._bulk(request.content)
-            case "GET", "/queue/results":
-                return self._pull(request.url.params)
-            case "POST", "/queue/results/ack":
-                return self._ack(json.loads(request.content)["delivery_ids"])
-            case "POST", "/queue/results/lookup":
-                found = [self.requests[id_] for id_ in json.loads(request.content)["ids"] if id_ in self.requests]
-                return _json({"results": [_handed(kept) for kept in found if kept.result is not None]})
-            case "POST", "/queue/flush":
-                return _json({"groups": 1, "requests": len(self.requests)})
-            case "GET", "/queue/status":
-                return _json(self.status)
-            case "GET", "/healthz":
-                return _json({"status": "ok"})
-            case "POST", "/queue/account/resume":
-                return _json({"resumed": True})
-        return _json({"title": "Not found", "status": 404, "code": "not_found"}, 404)
+        route = self.routes().get(f"{request.method} {request.url.path}")
+        if route is None:
+            return _json({"title": "Not found", "status": 404, "code": "not_found"}, 404)
+        return route(request)
+
+    def routes(self) -> dict[str, Callable[[httpx2.Request], httpx2.Response]]:
+        return {
+            "POST /queue/requests": lambda request: self._bulk(request.content),
+            "GET /queue/results": lambda request: self._pull(request.url.params),
+            "POST /queue/results/ack": lambda request: self._ack(json.loads(request.content)["delivery_ids"]),
+            "POST /queue/results/lookup": lambda request: self._lookup(json.loads(request.content)["ids"]),
+            "POST /queue/flush": lambda _: _json({"groups": 1, "requests": len(self.requests)}),
+            "POST /queue/account/resume": lambda _: _json({"resumed": True}),
+            "GET /queue/status": lambda _: _json(self.status),
+            "GET /healthz": lambda _: _json({"status": "ok"}),
+        }
 
     def answer(self, result: bytes = RESULT) -> None:
         """Finish everything that is open."""
@@ -82,7 +79,10 @@ class FakeQueue:
     def _accept(self, number: int, line: bytes) -> dict[str, Any]:
         envelope = json.loads(line)
         if "model" not in envelope["params"]:
-            return {"line": number, "error": {"title": "Refused", "detail": "params: no model", "code": "invalid_params"}}
+            return {
+                "line": number,
+                "error": {"title": "Refused", "detail": "params: no model", "code": "invalid_params"},
+            }
         key = (envelope.get("queue", "default"), envelope["idempotency_key"])
         duplicate = key in self.keys
         id_ = self.keys.setdefault(key, f"req-{len(self.keys):05d}")
@@ -102,6 +102,10 @@ class FakeQueue:
         for kept in mine:
             kept.delivery = "sending"
         return _json({"results": [_handed(kept) for kept in mine]})
+
+    def _lookup(self, ids: Sequence[str]) -> httpx2.Response:
+        found = [self.requests[id_] for id_ in ids if id_ in self.requests]
+        return _json({"results": [_handed(kept) for kept in found if kept.result is not None]})
 
     def _ack(self, delivery_ids: Sequence[str]) -> httpx2.Response:
         for id_ in delivery_ids:

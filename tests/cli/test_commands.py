@@ -153,7 +153,12 @@ def test_status_shows_queues_a_paused_account_and_what_to_do(run: Run, queue: Fa
     queue.status = {
         "requests": {"labels": {"queued": 3, "succeeded": 12_000}},
         "open_batches": [],
-        "account": {"base_url": "https://api.example", "paused": True, "paused_until": None, "pause_reason": "wrong key"},
+        "account": {
+            "base_url": "https://api.example",
+            "paused": True,
+            "paused_until": None,
+            "pause_reason": "wrong key",
+        },
         "deliveries_pending": 2,
     }
     ran = run("status")

@@ -37,7 +37,9 @@ def test_results_are_written_verbatim_with_the_callers_custom_id(run: Run, queue
     output = jobs.with_name("results.jsonl")
     ran = run("submit", jobs, "--output", output, "--json")
     assert ran.code == 0
-    assert sorted(output.read_bytes().splitlines()) == [b'{"custom_id":"%s","result":%s}' % (n, RESULT) for n in (b"a", b"b", b"c")]
+    assert sorted(output.read_bytes().splitlines()) == [
+        b'{"custom_id":"%s","result":%s}' % (n, RESULT) for n in (b"a", b"b", b"c")
+    ]
     assert {kept.delivery for kept in queue.requests.values()} == {"delivered"}
     assert json.loads(ran.out)["outcomes"] == {"succeeded": 3}
 
@@ -67,7 +69,9 @@ def test_another_text_under_the_same_custom_id_is_another_request(run: Run, queu
     assert len(queue.requests) == 4
 
 
-def test_a_second_run_completes_an_output_from_results_acknowledged_before(run: Run, queue: FakeQueue, jobs: Path) -> None:
+def test_a_second_run_completes_an_output_from_results_acknowledged_before(
+    run: Run, queue: FakeQueue, jobs: Path
+) -> None:
     first, second = jobs.with_name("1.jsonl"), jobs.with_name("2.jsonl")
     run("submit", jobs, "--output", first)
     assert run("submit", jobs, "--output", second).code == 0

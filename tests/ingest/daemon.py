@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,15 @@ def envelope(**fields: Any) -> bytes:
     return json.dumps({"params": PARAMS} | fields).encode()
 
 
+class Clock(SystemClock):
+    """The real one, which a test may put forward."""
+
+    ahead_s = 0.0
+
+    def now(self) -> Ms:
+        return after(super().now(), self.ahead_s)
+
+
 @dataclass
 class Daemon:
     """What a test gets hold of."""
@@ -39,9 +48,35 @@ class Daemon:
     deps: ingest.IngestDeps
     stop: asyncio.Event
     draining: asyncio.Event
-    clock: SystemClock
+    clock: Clock
     open_requests: list[int] = field(default_factory=list)
     """Empty: the store's own number; else the first is what the daemon believes."""
+
+    async def params(self, request_id: str) -> bytes:
+        """The bytes that are stored, and will be sent."""
+        sql = "select b.params from bodies b join requests r on r.seq = b.request_seq where r.id = ?"
+        return bytes(await self._one(sql, request_id))
+
+    async def peer_uid(self, request_id: str) -> int | None:
+        uid: int | None = await self._one("select peer_uid from requests where id = ?", request_id)
+        return uid
+
+    async def count(self) -> int:
+        """How many requests are on disk."""
+        return int(await self._one("select count(*) from requests"))
+
+    async def _one(self, sql: str, *values: object) -> Any:
+        row = await self.store._read(lambda db: db.execute(sql, values).fetchone())
+        return row[0]
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A bare connection, for what no HTTP client would do."""
+        reader, writer = await asyncio.open_unix_connection(os.fspath(self.path), limit=1 << 24)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[httpx2.AsyncClient]:
@@ -78,6 +113,14 @@ class Daemon:
             self.deps.waiters.results_stored()
 
 
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Wait until ``condition`` holds: the other side works in its own time. Fails after 10 s, saying ``what``."""
+    async with asyncio.timeout(10) as deadline:
+        while not condition():  # noqa: ASYNC110  # what is waited for is often in another process, or in a room's inside
+            await asyncio.sleep(0.002)
+    assert not deadline.expired(), what
+
+
 def _ended(upstream_id: UpstreamId, total: int, now: Ms) -> Sighting:
     return Sighting(
         id=upstream_id,
@@ -94,52 +137,53 @@ def _ended(upstream_id: UpstreamId, total: int, now: Ms) -> Sighting:
 @asynccontextmanager
 async def running(folder: Path, *, interval_s: float = 5.0, **settings: Any) -> AsyncIterator[Daemon]:
     """A daemon on ``folder/s``; ``settings`` are those of the ingest room."""
-    clock = SystemClock()
+    clock = Clock()
     store = await open_store(folder / "unhurried.db", StoreConfig(), clock.now())
-    stop, draining = asyncio.Event(), asyncio.Event()
-    waiters = ingest.Waiters(store, clock, interval_s=interval_s)
-    health = Health()
-    ingest_settings = IngestSettings.model_validate(settings)
-    believed: list[int] = []
-    deps = ingest.IngestDeps(
-        store=store,
-        clock=clock,
-        settings=ingest_settings,
-        defaults=Defaults(params_bytes_max=ingest_settings.request_bytes_max),
-        bells=ingest.Bells(flusher=Bell(), submission=Bell(), poller=Bell(), dispatcher=Bell()),
-        waiters=waiters,
-        health=health,
-        daemon=ingest.Daemon(
-            version="0", epoch=store.epoch, pid=os.getpid(), started_at=clock.now(), base_url="http://up", simulator=True
-        ),
-        stop=stop,
-        draining=draining.is_set,
-        open_requests=lambda: believed[0] if believed else store.open_requests(),
-        spool_dir=os.fspath(folder),
-    )
-    app = ingest.build_app(deps)
-    listener = ingest.bind(folder / "s", 0o660)
-    server = ingest.Server(app, listener, clock=clock, stop=stop, grace_s=2.0, at_stop=waiters.close)
-    async with asyncio.TaskGroup() as tasks:
-        writing = tasks.create_task(store.run())
-        await store.bind_account("http://up", clock.now())
-        tasks.create_task(waiters.watch(stop))
-        tasks.create_task(server.serve())
-        await server.ready.wait()
-        health.mark_ready()
-        try:
-            yield Daemon(folder / "s", store, deps, stop, draining, clock, believed)
-        finally:
-            draining.set()
-            stop.set()
-            waiters.bell.ring()
-            while server_is_up(folder / "s"):
-                await asyncio.sleep(0.01)
-            store.stop_writing()
-            await writing
-            await store.close(clean=True, now=clock.now())
-
-
-def server_is_up(path: Path) -> bool:
-    return path.exists()
-
+    try:
+        stop, draining = asyncio.Event(), asyncio.Event()
+        waiters = ingest.Waiters(store, clock, interval_s=interval_s)
+        health = Health()
+        ingest_settings = IngestSettings.model_validate(settings)
+        believed: list[int] = []
+        deps = ingest.IngestDeps(
+            store=store,
+            clock=clock,
+            settings=ingest_settings,
+            defaults=Defaults(params_bytes_max=ingest_settings.request_bytes_max),
+            bells=ingest.Bells(flusher=Bell(), submission=Bell(), poller=Bell(), dispatcher=Bell()),
+            waiters=waiters,
+            health=health,
+            daemon=ingest.Daemon(
+                version="0",
+                epoch=store.epoch,
+                pid=os.getpid(),
+                started_at=clock.now(),
+                base_url="http://up",
+                simulator=True,
+            ),
+            stop=stop,
+            draining=draining.is_set,
+            open_requests=lambda: believed[0] if believed else store.open_requests(),
+            spool_dir=os.fspath(folder),
+        )
+        app = ingest.build_app(deps)
+        listener = ingest.bind(folder / "s", 0o660)
+        server = ingest.Server(app, listener, clock=clock, stop=stop, grace_s=2.0, at_stop=waiters.close)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(store.run())
+            await store.bind_account("http://up", clock.now())
+            tasks.create_task(waiters.watch(stop))
+            serving = tasks.create_task(server.serve())
+            await server.ready.wait()
+            health.mark_ready()
+            try:
+                yield Daemon(folder / "s", store, deps, stop, draining, clock, believed)
+            finally:
+                draining.set()
+                stop.set()
+                waiters.bell.ring()
+                await serving
+                store.stop_writing()
+                await writing
+    finally:
+        await store.close(clean=False, now=clock.now())  # else its threads would keep the process alive

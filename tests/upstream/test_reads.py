@@ -93,7 +93,11 @@ async def test_other_answers_are_trouble_and_asked_for_once(connected: Connected
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b'{"id":"x"}', b'{"data":[{}],"has_more":false}'])
 async def test_an_answer_that_cannot_be_read_is_trouble(connected: Connected, body: bytes) -> None:
     async with connected(answering(200, body)) as (upstream, _):
-        for call in (lambda: upstream.retrieve(ID), lambda: upstream.list_since(None)):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: upstream.retrieve(ID),
+            lambda: upstream.list_since(None),
+        ]
+        for call in calls:
             with pytest.raises(UpstreamTrouble, match="cannot be read") as raised:
                 await call()
             assert raised.value.reachable

@@ -14,7 +14,7 @@ ONCE: list[Fault] = [
     ("create_then_drop", {}),
     ("create_then_drop", {"reset": True}),
     ("create_then_500", {}),
-    ("create_late", {"seconds": 60}),
+    ("create_late", {"seconds": 1}),
     ("create_lost", {}),
     ("create_lost", {"after_bytes": 2_000}),
     ("create_lost_with_stranger", {}),

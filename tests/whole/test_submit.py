@@ -1,9 +1,11 @@
 """``submit`` against the real daemon: killed anywhere and run again, its output is complete and nothing paid twice."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,19 @@ def test_what_is_queued_is_canceled_and_the_rest_flushed(scene: Stage) -> None:
     assert scene.run("requests", "cancel", first["id"]).stdout == "canceled\n"
     assert json.loads(scene.run("flush", "--json").stdout)["requests"] == 59
     assert "not paused" in scene.run("resume").stdout
+
+
+def test_doctor_names_what_is_wrong_and_exits_1(scene: Stage) -> None:
+    scene.settings["UNHURRIED_FLUSHER__LINGER_S"] = "600"
+    scene.start()
+    scene.run("submit", str(SAMPLE))
+    assert "every invariant holds" in scene.run("doctor").stdout
+    scene.stop()
+    assert "every invariant holds" in scene.run("doctor", "--database", str(scene.database)).stdout
+    with closing(sqlite3.connect(scene.database)) as database, database:
+        database.execute("update counters set n = n + 1")
+    assert "counters are right" in scene.run("doctor", expect=1).stdout
+    told = json.loads(scene.run("doctor", "--json", expect=1).stdout)
+    assert (told["well"], told["complaints"][0]["invariant"]) == (False, "counters are right")
+    down = scene.run("status", expect=69).stderr
+    assert f"sqlite3 -readonly {scene.database} 'select * from v_queue'" in down

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
+
 from unhurried.cli.connection import JsonOption, load_settings
 from unhurried.cli.exits import OK
 from unhurried.cli.output import json_out, table
@@ -47,7 +49,7 @@ def config(json: JsonOption = False) -> int:
     if json:
         json_out({"settings": shown, "upstream": upstream})
         return OK
-    rows = [(entry["variable"], entry["value"], entry["source"], entry["description"]) for entry in shown]
+    rows = [(entry["variable"], _typed(entry["value"]), entry["source"], entry["description"]) for entry in shown]
     table(("variable", "value", "from", "meaning"), rows)
     print(f"\nupstream    {upstream['base_url']}{' (the simulator)' if settings.upstream.simulator else ''}")
     print(f"credential  {upstream['credential'] or 'none'}")
@@ -87,6 +89,13 @@ def _value(settings: "Settings", variable: str) -> Any:
     if variable == "UNHURRIED_UPSTREAM__BASE_URL" and value:
         return _without_password(value)
     return str(value) if isinstance(value, os.PathLike) else value
+
+
+def _typed(value: Any) -> str:
+    """As it would be written into the variable."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return msgspec.json.encode(value).decode()
 
 
 def _given(variable: str) -> bool:

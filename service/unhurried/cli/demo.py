@@ -241,22 +241,19 @@ def _counts(status: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def _await_ready(client: "Client", children: "Children") -> None:
+    """Until it takes requests and can send them too: importing the SDK takes seconds, which belong to the start."""
     from unhurried.client import DaemonUnreachable
 
     end = time.monotonic() + READY_S
-    reason = "it does not answer"
     while time.monotonic() < end:
         children.check()
         try:
-            well, answer = client.ready()
+            if "submission" in client.status()["daemon"]["loops"]:
+                return
         except DaemonUnreachable:
-            well = False
-        else:
-            reason = str(answer.get("reason") or answer)
-        if well:
-            return
+            pass  # it has not come so far
         time.sleep(0.05)
-    raise CliError(f"the daemon was not ready within {READY_S:.0f} s: {reason}", UNREACHABLE)
+    raise CliError(f"the daemon was not ready within {READY_S:.0f} s", UNREACHABLE)
 
 
 def _source(file: Path | None, count: int | None) -> "tuple[Source, str]":

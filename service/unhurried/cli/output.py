@@ -1,5 +1,6 @@
-"""What commands print: JSON for programs, tables and short lines for people. ``rich`` is imported only for a table."""
+"""What commands print: JSON for programs, tables and short lines for people. ``rich`` is for progress bars."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -29,32 +30,24 @@ def say(text: str) -> None:
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A rich console: colours only on a terminal and without NO_COLOR; on a pipe nothing is cut to a width."""
+    """A rich console: colours only on a terminal and without NO_COLOR."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, soft_wrap=True, width=None if stream.isatty() else 10_000)
+    return Console(stderr=stderr, highlight=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
-    """Plain columns. Those in ``right`` hold numbers."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
+    """Plain columns, never cut or folded to the width of a terminal: ids are there to be copied. ``right``: numbers."""
     numbers = set(right)
-    for column in columns:
-        shown.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*[Text(_cell(value)) for value in row])
-    out = console()
-    if out.is_terminal:
-        out.print(shown)
-        return
-    with out.capture() as captured:
-        out.print(shown)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for row in (list(columns), *cells):
+        line = "  ".join(
+            text.rjust(width) if name in numbers else text.ljust(width)
+            for name, text, width in zip(columns, row, widths, strict=True)
+        ).rstrip()
+        print(f"\x1b[1m{line}\x1b[0m" if bold and row == list(columns) else line)
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:

@@ -43,6 +43,8 @@ class Batch:
     proved: bool = False
     """Upstream named it in the answer to our POST, or a result line has shown our nonce."""
     members_open: int = 0
+    cut_short: int = 0
+    """Bodies of its group that upstream called incomplete, in a row."""
     late: bool = False
     """A twin that turned up after the batch had been given up: what it brings may be waste."""
 

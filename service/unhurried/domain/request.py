@@ -30,7 +30,7 @@ WAIT_MAX_S: Final = 366 * 86_400.0
 _HUGE_EXPONENT: Final = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
 _LONG_NUMBER: Final = re.compile(rb"[0-9]{4}")
 _LONG_NUMBER_STEP: Final = 50
-"""Too large for a double without a three-digit exponent: then 210 digits stand in a row, four of every fiftieth byte."""
+"""Too large for a double without a three-digit exponent: 210 digits stand in a row, four of every fiftieth byte."""
 
 
 class Refusal(Exception):

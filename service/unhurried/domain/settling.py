@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from unhurried.clock import Ms, after, seconds_between
 from unhurried.domain.batch import Batch, UpstreamId
 
-CREATED_AT_SLACK_S = 2.0
-"""``Date`` has whole seconds, so a batch can seem to be created up to a second before we asked for it."""
+CREATED_AT_SLACK_S = 60.0
+"""How much earlier than our POST, by upstream's clocks, its batch may seem to be created: ``Date`` has whole seconds
+and may come from another machine than ``created_at``. A look-alike too many costs a wait; ours unseen, a second
+payment."""
+FRESH_SLACK_S = 2.0
+"""``Date`` has whole seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +93,13 @@ Verdict = Adopt | ReadNonces | Wait | Abandon
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """Upstream ids that are no candidates. ``settled``: proved to be other batches of ours, or strangers'.
-    ``held``: adopted for another batch of ours, and not proved yet."""
+    """What is known of upstream's batches. ``settled``: ids proved to be other batches of ours, or strangers'.
+    ``held``: adopted for another batch of ours, and not proved yet. ``being_created``: sizes of batches whose POST is
+    on its way at this moment."""
 
     settled: AbstractSet[UpstreamId]
     held: AbstractSet[UpstreamId]
+    being_created: AbstractSet[int] = frozenset()
 
 
 def settle(doubt: Doubt, listing: Listing, known: Known, policy: SettlePolicy, now: Ms) -> Verdict:
@@ -104,6 +110,8 @@ def settle(doubt: Doubt, listing: Listing, known: Known, policy: SettlePolicy, n
         return ReadNonces(sightings=ended)
     if any(sighting.id in known.held for sighting in candidates):
         return Wait(absent=False)  # it may be ours, adopted for the wrong batch: its first result line will tell
+    if candidates and doubt.batch.requests in known.being_created:
+        return Wait(absent=False)  # it may be the other's, whose answer is still to come
     if len(candidates) == 1:
         return Adopt(sighting=candidates[0])
     if candidates:
@@ -130,12 +138,11 @@ def _judge_absence(doubt: Doubt, listing: Listing, policy: SettlePolicy, now: Ms
     passed_s = min(seconds_between(doubt.absent_at, now), seconds_between(doubt.absent_date, listing.date))
     if passed_s < policy.grace_s:
         return Wait(absent=True)
-    doubted_s = min(seconds_between(doubt.since, now), seconds_between(doubt.window_from, listing.date))
-    if doubted_s >= policy.absent_s:
+    if passed_s >= policy.absent_s:
         return Abandon(reason=f"missing from every listing for {policy.absent_s:g} s")
     # The first listing came after our POST had ended, however it ended; what was made later still proves that this
     # listing is newer than anything our POST could have made.
-    fresh = any(sighting.created_at > after(doubt.absent_date, CREATED_AT_SLACK_S) for sighting in listing.sightings)
+    fresh = any(sighting.created_at > after(doubt.absent_date, FRESH_SLACK_S) for sighting in listing.sightings)
     if fresh:
         return Abandon(reason=f"missing from two listings {policy.grace_s:g} s apart, the later one shown to be fresh")
     return Wait(absent=True)

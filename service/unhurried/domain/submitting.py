@@ -131,6 +131,12 @@ def _outcome_of_bad_request(answer: ErrorAnswer, detail: str) -> Refused:
     return Refused(kind=No.UNEXPLAINED, detail=detail, error=answer.body)
 
 
+RETRY_AFTER_MIN_S: Final = 1.0
+"""A ``retry-after`` of 0, or a date that has passed, must not become a loop of uploads."""
+RETRY_AFTER_MAX_S: Final = 32 * 86_400.0
+UNEXPLAINED_MAX: Final = 6
+
+
 @dataclass(frozen=True, kw_only=True)
 class PausePolicy:
     """How long the account rests after a no. Trying again after a definite no costs nothing but the upload."""
@@ -143,12 +149,16 @@ class PausePolicy:
 def pause_until(refused: Refused, refusals_before: int, policy: PausePolicy, now: Ms) -> Ms | None:
     """Until when nothing is submitted: as upstream says, else doubling with each refusal. ``None``: no pause."""
     if refused.retry_after_s is not None and refused.kind is No.ACCOUNT:
-        return after(now, refused.retry_after_s)
+        return after(now, min(max(refused.retry_after_s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S))
     if refused.until_next_month:
         return _next_month(now)
     if refused.kind is No.ACCOUNT:
         first_s = policy.account_s
     elif refused.kind in (No.UNREACHABLE, No.CUT_SHORT):
+        first_s = policy.unreachable_s
+    elif refused.kind is No.UNEXPLAINED and refusals_before >= UNEXPLAINED_MAX:
+        # Half of a refused group has always got through by now: it is not a request that upstream minds. Slow down
+        # before blaming them one by one.
         first_s = policy.unreachable_s
     else:
         return None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Body, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from unhurried.clock import seconds_between
@@ -69,14 +70,27 @@ def _require_json(request: Request) -> None:
     asgi.require_plain(request.scope)
 
 
+RAISED: Final = "unhurried.raised"
+"""In the scope: the exception that a route ended with."""
 JSON_ONLY: Final = [Depends(_require_json)]
 Nothing = Annotated[NoQuery, Query()]
 
 
-class Json(Response):
-    """A shape of ``views``, encoded once, its spliced bytes untouched."""
+class _Upwards:
+    """Hands what a route raises to ``front``, which knows what to tell the caller. Starlette would answer in text."""
 
-    media_type = "application/json"
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001  # raised again by ``front``
+            scope[RAISED] = error
+
+
+class Json(JSONResponse):
+    """A shape of ``views``, encoded once, its spliced bytes untouched."""
 
     def render(self, content: Any) -> bytes:
         return views.encode(content)
@@ -100,7 +114,7 @@ def build_api(deps: IngestDeps) -> FastAPI:
     api.add_exception_handler(RequestValidationError, _invalid)
     for status, code in _CODES.items():
         api.add_exception_handler(status, _refuser(code))
-    api.add_exception_handler(Problem, _problem)
+    api.add_middleware(_Upwards)
     api.openapi = describe.cached(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return api
 
@@ -188,6 +202,7 @@ def _add_operator_routes(api: FastAPI, deps: IngestDeps) -> None:
     async def resume_account(request: Request, nothing: Nothing) -> Response:
         """Submit again after a pause of the account. ``resumed`` is false when it was not paused."""
         resumed = await store.resume_account(_actor(request), deps.clock.now())
+        deps.bells.flusher.ring()
         deps.bells.submission.ring()
         return Json(views.Resumed(resumed))
 
@@ -257,11 +272,6 @@ def _refuser(code: str) -> _Handler:
         return _answer(Problem(code, str(getattr(error, "detail", error))))
 
     return refused
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return _answer(error)
 
 
 def _answer(problem: Problem) -> Response:

@@ -17,9 +17,13 @@ DIRECTORY_MODE: Final = 0o750
 class SocketUnusable(Exception):
     """The socket cannot be bound; the text says why and what to do."""
 
+    exit_code = 73
+
 
 class SocketInUse(SocketUnusable):
     """Another process listens there."""
+
+    exit_code = 75
 
 
 def bind(path: Path, mode: int) -> socket.socket:

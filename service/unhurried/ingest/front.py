@@ -7,7 +7,7 @@ import structlog
 
 from unhurried.domain.request import Refusal
 from unhurried.ingest import asgi, hot, problems
-from unhurried.ingest.api import build_api
+from unhurried.ingest.api import RAISED, build_api
 from unhurried.ingest.asgi import ClientGone, Message, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.hot import HotRoutes
@@ -86,6 +86,8 @@ class Front:
             body = await asgi.read_body(scope, receive, asgi.SMALL_BODY_MAX, self.memory)
             receive = _replayed(body, receive)
         await self.api(scope, receive, send)
+        if (raised := scope.get(RAISED)) is not None:
+            raise raised
 
     def _allowed(self, path: str) -> frozenset[str]:
         """The methods of a path, as the OpenAPI document says it; none when nothing is there."""

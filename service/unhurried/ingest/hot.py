@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 import msgspec
+import structlog
 from uuid_utils import uuid7
 
 from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted, NewRequest, Refusal, accept
@@ -17,7 +18,9 @@ from unhurried.ingest import asgi, bulk, problems, views
 from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
-from unhurried.store.contract import Handed, RequestView
+from unhurried.store.contract import Handed, RequestView, StoreBusy, StoreFull
+
+log = structlog.get_logger()
 
 REQUESTS: Final = "/queue/requests"
 RESULTS: Final = "/queue/results"
@@ -149,8 +152,14 @@ class HotRoutes:
             await send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when all is written
             await asyncio.sleep(0)  # lets ``gone`` notice a connection that broke meanwhile
             if not gone.done():
-                await self._store.ack([handed.delivery_id], "wait", self._deps.clock.now())
+                await self._confirm(handed.delivery_id)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _confirm(self, delivery_id: str) -> None:
+        try:
+            await self._store.ack([delivery_id], "wait", self._deps.clock.now())
+        except (StoreBusy, StoreFull) as error:  # the answer is out: all this costs is a second delivery
+            log.warning("ingest.not_confirmed", delivery_id=delivery_id, reason=str(error))
 
     async def _view(self, request_id: str) -> RequestView:
         view = await self._store.request(request_id) if len(request_id) == ID_CHARS else None

@@ -150,7 +150,6 @@ class Batches(msgspec.Struct):
 class Account(msgspec.Struct, kw_only=True):
     base_url: str
     workspace: str | None
-    upstream_date: Time | None
     paused: bool
     paused_until: Time | None
     pause_reason: str | None
@@ -332,7 +331,6 @@ def _account(account: contract.Account) -> Account:
     return Account(
         base_url=account.base_url,
         workspace=account.workspace,
-        upstream_date=_time(account.upstream_date),
         paused=account.paused,
         paused_until=_time(account.paused_until),
         pause_reason=account.pause_reason,

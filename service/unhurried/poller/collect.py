@@ -13,7 +13,7 @@ import structlog
 
 from unhurried.clock import Clock, Ms, after, seconds_between
 from unhurried.domain.collecting import BadLine
-from unhurried.domain.polling import PollPolicy, retry_pause_s
+from unhurried.domain.polling import PollPolicy, is_gone, retry_pause_s
 from unhurried.domain.states import BatchState
 from unhurried.loop import Bell
 from unhurried.store.contract import OpenBatch, PollerStore
@@ -26,7 +26,7 @@ CHUNK_BYTES_MAX: Final = 4_000_000
 
 
 class Collector:
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it needs is handed in, by name
         self,
         store: PollerStore,
         upstream: Upstream,
@@ -37,6 +37,7 @@ class Collector:
         not_found_grace_s: float,
         dispatcher: Bell,
         flusher: Bell,
+        submission: Bell,
     ) -> None:
         self._store = store
         self._upstream = upstream
@@ -46,6 +47,7 @@ class Collector:
         self._not_found_grace_s = not_found_grace_s
         self._dispatcher = dispatcher
         self._flusher = flusher
+        self._submission = submission
 
     async def step(self, now: Ms) -> float:
         """Read the results of at most one batch, the smallest that is due: it is back soonest."""
@@ -63,6 +65,8 @@ class Collector:
         except ResultsNotFound as trouble:
             await self._not_found(found, trouble)
         except (UpstreamTrouble, BadLine) as trouble:
+            if found.not_found_at is not None:
+                await self._store.record_other_answer(batch.id)
             await self._again(found, str(trouble), getattr(trouble, "retry_after_s", None))
         else:
             expected = found.expected_lines or batch.requests
@@ -108,13 +112,17 @@ class Collector:
             yield chunk
 
     async def _not_found(self, found: OpenBatch, trouble: ResultsNotFound) -> None:
-        now = self._clock.now()
-        if found.not_found_at is None:
-            await self._store.record_not_found(found.batch.id, now)
-        elif seconds_between(found.not_found_at, now) >= self._not_found_grace_s:
-            await self._store.record_gone(found.batch.id, "upstream has no results for it any more", now)
-            log.error("batch.gone", batch=found.batch.id, upstream=found.batch.upstream_id)
-            return
+        """Results can be missing for minutes after the end. They are gone when the batch itself says so."""
+        batch, now = found.batch, self._clock.now()
+        await self._store.record_not_found(batch.id, now)
+        if is_gone(found.not_found_at, found.not_found + 1, self._not_found_grace_s, now):
+            assert batch.upstream_id is not None
+            sighting = await self._upstream.retrieve(batch.upstream_id)
+            if sighting is None or sighting.archived:
+                await self._store.record_gone(batch.id, "upstream has no results for it any more", now)
+                log.error("batch.gone", batch=batch.id, upstream=batch.upstream_id)
+                self._submission.ring()
+                return
         await self._again(found, str(trouble), trouble.retry_after_s)
 
     async def _again(self, found: OpenBatch, detail: str, retry_after_s: float | None) -> None:

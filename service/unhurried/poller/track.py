@@ -1,20 +1,22 @@
 """Asking upstream about everything that is open. Reading is safe to repeat, so a kill costs nothing but the look."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
 from unhurried.clock import Clock, Ms, after, seconds_between
 from unhurried.domain.collecting import nonce_of
-from unhurried.domain.polling import RETRIEVE_MAX, PollPolicy, pause_s
+from unhurried.domain.polling import RETRIEVE_MAX, PollPolicy, is_gone, pause_s
 from unhurried.domain.settling import CREATED_AT_SLACK_S, Sighting
 from unhurried.domain.states import BatchState
 from unhurried.loop import Bell
 from unhurried.store.contract import OpenBatch, PollerStore, SubmissionStore
-from unhurried.upstream import Upstream, UpstreamTrouble
+from unhurried.upstream import ResultsNotFound, Upstream, UpstreamTrouble
 
 log = structlog.get_logger()
+
+TOO_MANY_REQUESTS: Final = 429
 
 
 class TrackerStore(PollerStore, SubmissionStore, Protocol):
@@ -49,36 +51,44 @@ class Tracker:
         if not running:
             return self._policy.interval_max_s
         try:
-            for found, sighting in await self._look(running):
-                await self._take(found, sighting)
+            await self._look(running, now)
         except UpstreamTrouble as trouble:
             log.warning("poller.upstream_trouble", detail=trouble.detail, status=trouble.status)
-            return trouble.retry_after_s or self._policy.interval_max_s
+            return max(trouble.retry_after_s or 0.0, self._policy.interval_max_s)
         ages = [seconds_between(found.batch.submit_started_at or now, now) for found in running]
         return pause_s(ages, self._policy)
 
-    async def _look(self, running: Sequence[OpenBatch]) -> list[tuple[OpenBatch, Sighting | None]]:
-        """A few are retrieved one by one, many are seen in one listing; what it does not show is retrieved."""
+    async def _look(self, running: Sequence[OpenBatch], now: Ms) -> None:
+        """A few are retrieved one by one, many are seen in one listing; what it does not show is retrieved in turns."""
         if len(running) <= RETRIEVE_MAX:
-            return [(found, await self._retrieve(found)) for found in running]
+            for found in running:
+                await self._look_at(found, None)
+            return
         oldest = min(found.batch.upstream_created_at or found.batch.created_at for found in running)
         listing = await self._upstream.list_since(after(oldest, -CREATED_AT_SLACK_S))
         by_id = {sighting.id: sighting for sighting in listing.sightings}
-        pairs = []
-        retrieved = 0
+        missing = []
         for found in running:
             sighting = by_id.get(found.batch.upstream_id) if found.batch.upstream_id else None
             if sighting is None:
-                if retrieved == RETRIEVE_MAX:
-                    continue  # the next look has a turn for it
-                retrieved += 1
-                sighting = await self._retrieve(found)
-            pairs.append((found, sighting))
-        return pairs
+                missing.append(found)
+            else:
+                await self._look_at(found, sighting)
+        turn = now % len(missing) if missing else 0
+        for found in (missing[turn:] + missing[:turn])[:RETRIEVE_MAX]:
+            await self._look_at(found, None)
 
-    async def _retrieve(self, found: OpenBatch) -> Sighting | None:
+    async def _look_at(self, found: OpenBatch, sighting: Sighting | None) -> None:
+        """One batch. What upstream refuses to say or do about it must not hold up the others."""
         assert found.batch.upstream_id is not None
-        return await self._upstream.retrieve(found.batch.upstream_id)
+        try:
+            await self._take(found, sighting or await self._upstream.retrieve(found.batch.upstream_id))
+        except UpstreamTrouble as trouble:
+            if trouble.status is None or trouble.status == TOO_MANY_REQUESTS:
+                raise  # that is about all of them
+            log.warning("poller.upstream_trouble", batch=found.batch.id, detail=trouble.detail, status=trouble.status)
+            if found.not_found_at is not None and not isinstance(trouble, ResultsNotFound):
+                await self._store.record_other_answer(found.batch.id)
 
     async def _take(self, found: OpenBatch, sighting: Sighting | None) -> None:
         if sighting is None:
@@ -134,15 +144,10 @@ class Tracker:
         return False
 
     async def _not_found(self, found: OpenBatch) -> None:
-        """A 404 on a known id has been seen to heal within minutes. Only after those is the batch gone."""
+        """A 404 on a known id has been seen to heal within minutes. Only several in a row, over those, mean gone."""
         batch, now = found.batch, self._clock.now()
-        if found.not_found_at is None:
-            await self._store.record_not_found(batch.id, now)
-        elif seconds_between(found.not_found_at, now) >= self._not_found_grace_s:
-            if batch.proved:
-                await self._store.record_gone(batch.id, "upstream does not know it any more", now)
-                log.error("batch.gone", batch=batch.id, upstream=batch.upstream_id)
-            else:
-                await self._store.disown(batch.id, "it was deleted before it was proved", stranger=True, now=now)
-                self._settlement.ring()
+        await self._store.record_not_found(batch.id, now)
+        if is_gone(found.not_found_at, found.not_found + 1, self._not_found_grace_s, now):
+            await self._store.record_gone(batch.id, "upstream does not know it any more", now)
+            log.error("batch.gone", batch=batch.id, upstream=batch.upstream_id)
             self._submission.ring()

@@ -21,6 +21,8 @@ from unhurried.loop import TryLater
 class StoreUnusable(Exception):
     """The database cannot be used: wrong place, newer schema, damaged, or an I/O error. The daemon stops."""
 
+    exit_code = 65
+
 
 class StoreBusy(TryLater):
     """Too much waits to be written already. Nothing of the call was stored; try again after ``retry_after_s``."""
@@ -160,7 +162,6 @@ class Account:
 
     base_url: str
     workspace: str | None
-    upstream_date: Ms | None
     paused: bool
     paused_until: Ms | None
     pause_reason: str | None
@@ -205,6 +206,8 @@ class OpenBatch:
     members_open: int
     cancels: int
     not_found_at: Ms | None
+    """The first of ``not_found`` answers in a row that were 404."""
+    not_found: int
     expected_lines: int | None
     failures: int
     next_try_at: Ms
@@ -298,11 +301,13 @@ class FlusherStore(Protocol):
         """Freeze the members and record their digest; an empty batch is dissolved and None returned."""
         ...
 
-    async def unfinished(self) -> Sequence[tuple[BatchId, int]]:
-        """Batches that a kill left half formed, with the number of their members."""
+    async def unfinished(self) -> Sequence[BatchId]:
+        """Batches that a kill left half formed."""
         ...
 
     async def account(self) -> Account | None: ...
+
+    async def sizes_in_doubt(self) -> frozenset[int]: ...
 
 
 class SubmissionStore(Protocol):
@@ -345,11 +350,18 @@ class SubmissionStore(Protocol):
         """Upstream ids, of batches made since then, that are ours or strangers'."""
         ...
 
-    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms | None, now: Ms) -> None: ...
+    async def record_look(self, batch_id: BatchId, date: Ms, *, absent: bool, window_to: Ms, now: Ms) -> None:
+        """What a complete listing showed of a batch in doubt: since when it is absent, or that it may be there after
+        all. The first look also bounds the window in which it can have been made."""
+        ...
 
     async def adopt(self, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> None: ...
 
     async def abandon(self, batch_id: BatchId, reason: str, now: Ms) -> None: ...
+
+    async def disown(self, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> None:
+        """What was adopted for this batch is another's: ours is unknown again. ``stranger``: not of ours at all."""
+        ...
 
     async def note_stranger(self, upstream_id: UpstreamId, why: str, now: Ms) -> None: ...
 
@@ -365,7 +377,9 @@ class SubmissionStore(Protocol):
 
     async def record_sweep(self, now: Ms) -> None: ...
 
-    async def record_upstream(self, workspace: str | None, date: Ms | None) -> None: ...
+    async def record_workspace(self, workspace: str) -> None:
+        """Raises ``AccountChanged`` when open work belongs to another workspace."""
+        ...
 
     async def pause_account(self, reason: str, until: Ms | None, actor: str, now: Ms) -> None:
         """Submit nothing until then (None: until an operator resumes). Counts as one more refusal in a row."""
@@ -385,15 +399,13 @@ class PollerStore(Protocol):
 
     async def record_not_found(self, batch_id: BatchId, now: Ms) -> None: ...
 
+    async def record_other_answer(self, batch_id: BatchId) -> None: ...
+
     async def record_gone(self, batch_id: BatchId, reason: str, now: Ms) -> None: ...
 
     async def record_cancel_sent(self, batch_id: BatchId, now: Ms) -> None: ...
 
     async def prove(self, batch_id: BatchId, now: Ms) -> None: ...
-
-    async def disown(self, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> None:
-        """What was adopted for this batch is another's: ours is unknown again. ``stranger``: not of ours at all."""
-        ...
 
     async def store_results(self, batch_id: BatchId, lines: Sequence[bytes], now: Ms) -> StoredResults:
         """Record a chunk of result lines: attempts, outcomes and the deliveries they cause, all or none. Raises
@@ -418,12 +430,6 @@ class KeeperStore(Protocol):
 
     async def count_open_requests(self) -> int:
         """Count anew the requests without an outcome; ``open_requests`` drifts from it between two counts."""
-        ...
-
-    async def checkpoint(self) -> None: ...
-
-    def pressure(self) -> dict[str, int]:
-        """What waits for the writer: ``jobs`` and ``bytes``; and ``wal_pages`` at the last look."""
         ...
 
 

@@ -22,6 +22,7 @@ from unhurried.domain.settling import (
     ReadNonces,
     SettlePolicy,
     Sighting,
+    Verdict,
     Wait,
     look_alikes,
     settle,
@@ -83,14 +84,14 @@ class Settlement:
             # Read anew each time: settling one doubt changes what is known for the next.
             known = await self._store.known_ids(since)
             verdict = settle(doubt, listing, known, self._policy, self._clock.now())
+            await self._look_was(doubt, listing, verdict)
             match verdict:
                 case Adopt():
                     await self._adopt(doubt.batch, verdict.sighting, proved=False)
                 case ReadNonces():
-                    for sighting in verdict.sightings:
-                        await self._read_nonce(sighting)
+                    await self._read_nonces(verdict.sightings)
                 case Wait():
-                    await self._wait(doubt, listing, absent=verdict.absent)
+                    pass
                 case Abandon():
                     await self._store.abandon(doubt.batch.id, verdict.reason, self._clock.now())
                     log.warning("batch.abandoned", batch=doubt.batch.id, reason=verdict.reason)
@@ -98,19 +99,29 @@ class Settlement:
                 case _:
                     assert_never(verdict)
 
-    async def _wait(self, doubt: Doubt, listing: Listing, *, absent: bool) -> None:
-        now = self._clock.now()
-        # A create that was still on its way can appear for a while; what is made after that cannot be ours.
-        late = seconds_between(doubt.since, now) >= self._policy.absent_s
-        window_to = listing.date if late and doubt.window_to is None else doubt.window_to
-        if absent != (doubt.absent_at is not None) or window_to != doubt.window_to:
-            await self._store.record_absence(doubt.batch.id, listing.date, absent, window_to, now)
+    async def _look_was(self, doubt: Doubt, listing: Listing, verdict: Verdict) -> None:
+        """Write down what this look has shown, if it is news. Nothing made much after the first look can be ours."""
+        absent = isinstance(verdict, Wait) and verdict.absent
+        if doubt.window_to is None or absent != (doubt.absent_at is not None):
+            window_to = after(listing.date, self._policy.absent_s)
+            now = self._clock.now()
+            await self._store.record_look(doubt.batch.id, listing.date, absent=absent, window_to=window_to, now=now)
 
     async def _adopt(self, batch: Batch, sighting: Sighting, *, proved: bool) -> None:
         await self._store.adopt(batch.id, sighting, proved=proved, now=self._clock.now())
         log.info("batch.adopted", batch=batch.id, upstream=sighting.id, proved=proved)
         self._poller.ring()
         self._submission.ring()
+
+    async def _read_nonces(self, sightings: Sequence[Sighting]) -> None:
+        """One that cannot be read now must not hold up the others: the next look tries it again."""
+        for sighting in sightings:
+            try:
+                await self._read_nonce(sighting)
+            except UpstreamTrouble as trouble:
+                if not trouble.reachable:
+                    raise
+                log.warning("settlement.upstream_trouble", upstream=sighting.id, detail=trouble.detail)
 
     async def _read_nonce(self, sighting: Sighting) -> None:
         """Ended, so its first result line tells whose it is: one in doubt, one given up, or a stranger's."""
@@ -129,9 +140,13 @@ class Settlement:
             await self._store.harvest_twin(owner.id, sighting, now)
             log.warning("batch.late_twin", batch=owner.id, upstream=sighting.id, requests=sighting.total)
             self._poller.ring()
-        else:
+        elif owner.upstream_id is not None and not owner.proved:  # it had adopted another's
+            await self._store.disown(owner.id, f"it is {sighting.id}", stranger=False, now=now)
+            await self._adopt(owner, sighting, proved=True)
+        elif owner.upstream_id is not None and owner.upstream_id != sighting.id:
             await self._store.note_stranger(sighting.id, f"a second copy of {owner.id}, paid in vain", now)
             log.error("batch.second_copy", batch=owner.id, upstream=sighting.id, requests=sighting.total)
+        # Else its create is being answered just now: the answer, or the next look, settles it.
 
     async def _sweep_when_due(self, now: Ms) -> float:
         account = await self._store.account()
@@ -152,6 +167,5 @@ class Settlement:
         for doubt in given_up:
             known = await self._store.known_ids(since)
             # However late it was made: being late is what makes it a twin.
-            for sighting in look_alikes(dataclasses.replace(doubt, window_to=None), listing, known):
-                if sighting.results_readable and sighting.id not in known.held:
-                    await self._read_nonce(sighting)
+            twins = look_alikes(dataclasses.replace(doubt, window_to=None), listing, known)
+            await self._read_nonces([twin for twin in twins if twin.results_readable and twin.id not in known.held])

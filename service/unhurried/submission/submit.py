@@ -6,6 +6,7 @@ knows whether the POST was made or what came of it: the batch is unknown at the 
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
 from typing import Final, assert_never
 
 import structlog
@@ -36,11 +37,11 @@ RELEASE_CHUNK: Final = 1_000
 IDLE_S: Final = 30.0
 DOUBT_WAIT_S: Final = 1.0
 CUT_SHORT_MAX: Final = 2
-"""After so many refusals in a row a body 'cut short on the way' is looked at as one that upstream cannot read."""
+"""After so many in a row of one group, a body 'cut short on the way' is taken for one that upstream cannot read."""
 
 
 class Submission:
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it needs is handed in, by name
         self,
         store: SubmissionStore,
         upstream: Upstream,
@@ -51,7 +52,10 @@ class Submission:
         flusher: Bell,
         poller: Bell,
         settlement: Bell,
+        workspace: Callable[[], str | None] = lambda: None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``workspace``: whose batches upstream makes, once it has said so; ``stopping``: begin no new create."""
         self._store = store
         self._upstream = upstream
         self._clock = clock
@@ -60,6 +64,8 @@ class Submission:
         self._flusher = flusher
         self._poller = poller
         self._settlement = settlement
+        self._workspace = workspace
+        self._stopping = stopping
 
     async def step(self, now: Ms) -> float:
         """Submit at most one batch. Returns the seconds until it is worth looking again."""
@@ -90,6 +96,11 @@ class Submission:
         except UpstreamTrouble as trouble:
             await self._rest(_as_refusal(trouble), account)
             return 0.0
+        workspace = self._workspace()
+        if workspace is not None and workspace != account.workspace:
+            await self._store.record_workspace(workspace)  # before anything is sent to the wrong one
+        if self._stopping():
+            return IDLE_S  # an upload may outlast the grace, and would then have to be settled
         intended = await self._store.record_submission(batch.id, window_from, self._clock.now())
         if intended is None:
             return 0.0
@@ -123,7 +134,7 @@ class Submission:
                 log.info("batch.submitted", batch=batch.id, upstream=outcome.upstream_id, requests=batch.requests)
                 self._poller.ring()
             case Refused():
-                if outcome.kind is No.CUT_SHORT and account.refusals >= CUT_SHORT_MAX:
+                if outcome.kind is No.CUT_SHORT and batch.cut_short >= CUT_SHORT_MAX:
                     outcome = dataclasses.replace(outcome, kind=No.UNEXPLAINED)
                 until = pause_until(outcome, account.refusals, self._pauses, now)
                 await self._store.record_refused(batch.id, outcome, until, now)
@@ -152,5 +163,5 @@ def _as_refusal(trouble: UpstreamTrouble) -> Refused:
             ErrorAnswer(status=trouble.status, message=trouble.detail, retry_after_s=trouble.retry_after_s)
         )
     if isinstance(outcome, Refused) and outcome.kind in (No.ACCOUNT, No.UNREACHABLE):
-        return dataclasses.replace(outcome, detail=trouble.detail)
+        return dataclasses.replace(outcome, detail=f"{trouble.status or ''} {trouble.detail}".strip())
     return Refused(kind=No.UNREACHABLE, detail=trouble.detail)

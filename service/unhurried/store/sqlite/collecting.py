@@ -1,6 +1,5 @@
 """Recording results: attempts, outcomes, and the deliveries they cause, in one transaction."""
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,10 +25,14 @@ from unhurried.store.sqlite.tx import Tx, guard
 RESULT_BYTES: Final = 700
 """Roughly what one result writes besides its body."""
 
-_MEMBERS: Final = (
-    "select r.seq, r.id, r.state, r.batch_seq, r.waits_until, r.attempts, r.attempts_max, r.generation,"
+_MEMBER_COLUMNS: Final = (
+    "r.seq, r.id, r.state, r.batch_seq, r.waits_until, r.attempts, r.attempts_max, r.generation,"
     " r.cancel_requested_at, r.deliver_to, r.group_id, g.queue_id, r.params_bytes, a.state"
-    " from requests r join attempts a on a.batch_seq = ? and a.request_seq = r.seq join groups g on g.id = r.group_id"
+)
+# `cross join` keeps SQLite from walking through the whole batch for each chunk: it must begin with the ids.
+_MEMBERS_BY_ID: Final = (
+    f"select {_MEMBER_COLUMNS} from json_each(?) j cross join requests r on r.id = j.value"
+    " cross join attempts a on a.batch_seq = ? and a.request_seq = r.seq join groups g on g.id = r.group_id"
 )
 
 
@@ -73,10 +76,7 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
             foreign += 1
     repeated = len(lines) - foreign - len(results)
     wanted = msgspec.json.encode(list(results)).decode()
-    members = [
-        Member(*row)
-        for row in tx.db.execute(f"{_MEMBERS} where r.id in (select value from json_each(?))", (batch_seq, wanted))
-    ]
+    members = [Member(*row) for row in tx.db.execute(_MEMBERS_BY_ID, (wanted, batch_seq))]
     foreign += len(results) - len(members)
     fresh = [member for member in members if member.attempt in ("open", "superseded")]
     finished, again, waste = _record(tx, batch_seq, [(member, results[member.id]) for member in fresh], pauses, now)
@@ -163,6 +163,10 @@ def _finish(
         " values (?, ?, ?, 'pending', ?, ?)",
         [(member.seq, member.generation, tx.destination_id(member.deliver_to, now), now, now) for member, _ in pairs],
     )
+    elsewhere = [member.batch_seq for member, _ in pairs if member.batch_seq not in (None, batch_seq)]
+    tx.db.executemany(
+        "update batches set stale = stale + 1 where seq = ? and state = 'forming'", [(seq,) for seq in elsewhere]
+    )
     for member, result in pairs:
         tx.count(member.queue_id, "request", member.state, -1)
         tx.count(member.queue_id, "request", result.state.value, 1)
@@ -175,11 +179,17 @@ def _queue_again(tx: Tx, members: Sequence[Member], pauses: RetryPauses, now: Ms
     """A retryable outcome with attempts left: back into the queue, after a pause."""
     if not members:
         return
+    base = {group_id: _base_group(tx, group_id) for group_id in {member.group_id for member in members}}
     done = tx.db.executemany(
         "update requests set state = 'queued', batch_seq = null, attempts = attempts + 1,"
-        " queued_at = ?, waits_until = ? where seq = ? and state = 'assigned'",
+        " queued_at = ?, waits_until = ?, group_id = ? where seq = ? and state = 'assigned'",
         [
-            (now, after(now, retry_pause_s(member.attempts + 1, pauses.first_s, pauses.longest_s)), member.seq)
+            (
+                now,
+                after(now, retry_pause_s(member.attempts + 1, pauses.first_s, pauses.longest_s)),
+                base[member.group_id],
+                member.seq,
+            )
             for member in members
         ],
     )
@@ -189,13 +199,26 @@ def _queue_again(tx: Tx, members: Sequence[Member], pauses: RetryPauses, now: Ms
         tx.count(member.queue_id, "request", "queued", 1)
 
 
+def _base_group(tx: Tx, group_id: int) -> int:
+    """The group without the cap of a refused batch that was split: upstream has answered, so it was not the culprit."""
+    *key, cap = tx.db.execute(
+        "select queue_id, model, anthropic_version, anthropic_beta, deadline_class, requests_cap from groups"
+        " where id = ?",
+        (group_id,),
+    ).fetchone()
+    queue_id, model, version, beta, deadline_class = key
+    return tx.group_id_of((queue_id, model, version, beta, deadline_class, 0)) if cap else group_id
+
+
 def finish_collecting(tx: Tx, batch_id: BatchId, chunk: int, now: Ms) -> bool:
     """Every line is stored. Members that had none are errored, a chunk at a time; then the batch is collected."""
-    row = tx.db.execute("select seq from batches where id = ? and state = 'ended'", (batch_id,)).fetchone()
+    row = tx.db.execute(
+        "select seq, members_open from batches where id = ? and state = 'ended'", (batch_id,)
+    ).fetchone()
     if row is None:
         return True
-    members = _open_members(tx.db, row[0], chunk)
-    if members:
+    if row[1]:
+        members = _take_open_members(tx, row[0], chunk)
         says = "upstream's results, though complete by its own count, had no line for this request"
         body = our_error(MISSING_RESULT, says)
         _error_members(tx, row[0], members, MISSING_RESULT, body, now)
@@ -216,7 +239,7 @@ def release_members(tx: Tx, chunk: int, now: Ms) -> int:
     if row is None:
         return 0
     batch_seq, state, cap, *group = row
-    members = _open_members(tx.db, batch_seq, chunk)
+    members = _take_open_members(tx, batch_seq, chunk)
     if state == BatchState.GONE:
         body = our_error(BATCH_GONE, "the batch was deleted upstream or its results are no longer kept")
         _error_members(tx, batch_seq, members, BATCH_GONE, body, now)
@@ -243,7 +266,9 @@ def release_members(tx: Tx, chunk: int, now: Ms) -> int:
 def error_member(tx: Tx, batch_seq: int, place: int, error_type: str, body: bytes, now: Ms) -> bool:
     """Error the member at ``place`` (from 0) of a batch: the culprit of a refusal. False if there is no such place."""
     row = tx.db.execute(
-        f"{_MEMBERS} where a.state = 'open' order by a.request_seq limit 1 offset ?", (batch_seq, place)
+        f"select {_MEMBER_COLUMNS} from attempts a join requests r on r.seq = a.request_seq"
+        " join groups g on g.id = r.group_id where a.batch_seq = ? order by a.request_seq limit 1 offset ?",
+        (batch_seq, place),
     ).fetchone()
     if row is None:
         return False
@@ -266,9 +291,19 @@ def cancel_queued(tx: Tx, request_id: str, now: Ms) -> bool:
     return True
 
 
-def _open_members(db: sqlite3.Connection, batch_seq: int, chunk: int) -> list[Member]:
-    rows = db.execute(f"{_MEMBERS} where a.state = 'open' order by a.request_seq limit ?", (batch_seq, chunk))
-    return [Member(*row) for row in rows]
+def _take_open_members(tx: Tx, batch_seq: int, chunk: int) -> list[Member]:
+    """The next open members, to be closed in this transaction. The batch remembers how far it has come: looking from
+    the start each time would walk past ever more closed ones."""
+    rows = tx.db.execute(
+        f"select {_MEMBER_COLUMNS} from attempts a join requests r on r.seq = a.request_seq"
+        " join groups g on g.id = r.group_id where a.batch_seq = ?1 and a.state = 'open'"
+        " and a.request_seq > (select released_to from batches where seq = ?1) order by a.request_seq limit ?2",
+        (batch_seq, chunk),
+    )
+    members = [Member(*row) for row in rows]
+    if members:
+        tx.db.execute("update batches set released_to = ? where seq = ?", (members[-1].seq, batch_seq))
+    return members
 
 
 def _error_members(tx: Tx, batch_seq: int, members: Sequence[Member], error_type: str, body: bytes, now: Ms) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from unhurried.domain.request import digest_of
 from unhurried.domain.states import FINAL_BATCH_STATES
 from unhurried.store.contract import Complaint
-from unhurried.store.sqlite.connection import in_thread, open_reader
+from unhurried.store.sqlite.connection import Damaged, in_thread, open_reader
 from unhurried.store.sqlite.forming import digest
 
 EXAMPLES: Final = 5
@@ -146,6 +146,8 @@ async def examine(path: Path) -> list[Complaint]:
     db = await open_reader(path)
     try:
         return await in_thread(db, complaints)
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"{path} cannot be examined: {error}") from None
     finally:
         await db.close()
 

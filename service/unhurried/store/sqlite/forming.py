@@ -22,7 +22,7 @@ MEMBER_BYTES: Final = 250
 BATCH_COLUMNS: Final = (
     "b.id, b.state, b.nonce, q.name, g.model, g.anthropic_version, g.anthropic_beta, b.requests, b.params_bytes,"
     " b.created_at, b.formed_at, b.submit_started_at, b.upstream_id, b.upstream_created_at, b.adopted, b.proved,"
-    " b.members_open, b.late"
+    " b.members_open, b.late, g.cut_short"
 )
 BATCH_FROM: Final = "from batches b join groups g on g.id = b.group_id join queues q on q.id = g.queue_id"
 
@@ -30,7 +30,8 @@ BATCH_FROM: Final = "from batches b join groups g on g.id = b.group_id join queu
 def batch_of(row: tuple[Any, ...]) -> Batch:
     """A ``Batch`` from the columns of ``BATCH_COLUMNS``."""
     (id, state, nonce, queue, model, version, beta, requests, params_bytes, created_at, formed_at, submit_started_at,
-     upstream_id, upstream_created_at, adopted, proved, members_open, late) = row  # fmt: skip
+     upstream_id, upstream_created_at, adopted, proved, members_open, late,
+     cut_short) = row  # fmt: skip
     return Batch(
         id=BatchId(id),
         state=BatchState(state),
@@ -49,6 +50,7 @@ def batch_of(row: tuple[Any, ...]) -> Batch:
         adopted=bool(adopted),
         proved=bool(proved),
         members_open=members_open,
+        cut_short=cut_short,
         late=bool(late),
     )
 

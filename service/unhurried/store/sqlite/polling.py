@@ -15,12 +15,13 @@ ACTOR = "poller"
 
 def open_batches(db: sqlite3.Connection) -> list[OpenBatch]:
     rows = db.execute(
-        "select b.cancels, b.not_found_at, b.expected_lines, b.failures, b.next_try_at, b.upstream_expires_at,"
+        "select b.cancels, b.not_found_at, b.not_found, b.expected_lines, b.failures, b.next_try_at,"
+        " b.upstream_expires_at,"
         f" {BATCH_COLUMNS} {BATCH_FROM}"
         " where b.state in ('in_progress', 'canceling', 'ended') and b.finished_at is null order by b.seq"
     )
     found = []
-    for cancels, not_found_at, expected_lines, failures, next_try_at, expires_at, *columns in rows:
+    for cancels, not_found_at, not_found, expected_lines, failures, next_try_at, expires_at, *columns in rows:
         batch = batch_of(tuple(columns))
         found.append(
             OpenBatch(
@@ -28,6 +29,7 @@ def open_batches(db: sqlite3.Connection) -> list[OpenBatch]:
                 members_open=batch.members_open,
                 cancels=cancels,
                 not_found_at=not_found_at,
+                not_found=not_found,
                 expected_lines=expected_lines,
                 failures=failures,
                 next_try_at=next_try_at,
@@ -40,7 +42,7 @@ def open_batches(db: sqlite3.Connection) -> list[OpenBatch]:
 def record_seen(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
     """Found upstream and not ended: what upstream says of it, and the end of any doubt whether it is there."""
     tx.db.execute(
-        "update batches set upstream_expires_at = ?, upstream_created_at = ?, not_found_at = null"
+        "update batches set upstream_expires_at = ?, upstream_created_at = ?, not_found_at = null, not_found = 0"
         " where id = ? and state in ('in_progress', 'canceling')",
         (sighting.expires_at, sighting.created_at, batch_id),
     )
@@ -78,6 +80,7 @@ def record_ended(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> None
             "upstream_ended_at": sighting.ended_at or sighting.created_at,
             "expected_lines": sighting.total,
             "not_found_at": None,
+            "not_found": 0,
             "failures": 0,
             "next_try_at": 0,
         },
@@ -85,7 +88,15 @@ def record_ended(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> None
 
 
 def record_not_found(tx: Tx, batch_id: BatchId, now: Ms) -> None:
-    tx.db.execute("update batches set not_found_at = coalesce(not_found_at, ?) where id = ?", (now, batch_id))
+    tx.db.execute(
+        "update batches set not_found_at = coalesce(not_found_at, ?), not_found = not_found + 1 where id = ?",
+        (now, batch_id),
+    )
+
+
+def record_other_answer(tx: Tx, batch_id: BatchId) -> None:
+    """Upstream said something else than 404: whatever that was, the 404s are no longer in a row."""
+    tx.db.execute("update batches set not_found_at = null, not_found = 0 where id = ?", (batch_id,))
 
 
 def record_gone(tx: Tx, batch_id: BatchId, reason: str, now: Ms) -> None:

@@ -341,16 +341,8 @@ def next_lease_end(db: sqlite3.Connection) -> Ms | None:
     return moment
 
 
-def formed_ahead(db: sqlite3.Connection) -> int:
-    row = db.execute(
-        "select count(*) from batches where state = 'forming' and finished_at is null and formed_at is not null"
-    ).fetchone()
-    return int(row[0])
-
-
-def unfinished(db: sqlite3.Connection) -> list[tuple[BatchId, int]]:
+def unfinished(db: sqlite3.Connection) -> list[BatchId]:
     rows = db.execute(
-        "select id, requests from batches where state = 'forming' and finished_at is null and formed_at is null"
-        " order by seq"
+        "select id from batches where state = 'forming' and finished_at is null and formed_at is null order by seq"
     )
-    return [(BatchId(id), requests) for id, requests in rows.fetchall()]
+    return [BatchId(row[0]) for row in rows.fetchall()]

@@ -240,7 +240,7 @@ class SqliteStore:
         return dict(await self._read(forming.turnarounds))
 
     async def formed_ahead(self) -> int:
-        return await self._read(reading.formed_ahead)
+        return await self._read(submission.formed_ahead)
 
     async def begin_batch(self, order: Order, nonce: str, now: Ms) -> BatchId:
         return await self._write(lambda tx: forming.begin_batch(tx, order, nonce, now))
@@ -256,7 +256,7 @@ class SqliteStore:
         sealed, members = await self._read(lambda db: forming.digest(db, batch_id))
         return await self._write(lambda tx: forming.complete_batch(tx, batch_id, sealed, members, now))
 
-    async def unfinished(self) -> Sequence[tuple[BatchId, int]]:
+    async def unfinished(self) -> Sequence[BatchId]:
         return await self._read(reading.unfinished)
 
     # submission
@@ -317,8 +317,8 @@ class SqliteStore:
     async def known_ids(self, since: Ms) -> Known:
         return await self._read(lambda db: submission.known_ids(db, since))
 
-    async def record_absence(self, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms | None, now: Ms) -> None:
-        await self._write(lambda tx: submission.record_absence(tx, batch_id, date, absent, window_to, now))
+    async def record_look(self, batch_id: BatchId, date: Ms, *, absent: bool, window_to: Ms, now: Ms) -> None:
+        await self._write(lambda tx: submission.record_look(tx, batch_id, date, absent, window_to, now))
 
     async def adopt(self, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> None:
         await self._write(lambda tx: submission.adopt(tx, batch_id, sighting, proved=proved, now=now))
@@ -341,8 +341,8 @@ class SqliteStore:
     async def record_sweep(self, now: Ms) -> None:
         await self._write(lambda tx: submission.record_sweep(tx, now))
 
-    async def record_upstream(self, workspace: str | None, date: Ms | None) -> None:
-        await self._write(lambda tx: submission.record_upstream(tx, workspace, date))
+    async def record_workspace(self, workspace: str) -> None:
+        await self._write(lambda tx: submission.record_workspace(tx, workspace))
 
     async def pause_account(self, reason: str, until: Ms | None, actor: str, now: Ms) -> None:
         await self._write(lambda tx: submission.pause_account(tx, reason, until, actor, now))
@@ -360,6 +360,9 @@ class SqliteStore:
 
     async def record_not_found(self, batch_id: BatchId, now: Ms) -> None:
         await self._write(lambda tx: polling.record_not_found(tx, batch_id, now))
+
+    async def record_other_answer(self, batch_id: BatchId) -> None:
+        await self._write(lambda tx: polling.record_other_answer(tx, batch_id))
 
     async def record_gone(self, batch_id: BatchId, reason: str, now: Ms) -> None:
         await self._write(lambda tx: polling.record_gone(tx, batch_id, reason, now))
@@ -398,13 +401,6 @@ class SqliteStore:
 
     async def forget_keys(self, now: Ms, chunk: int) -> int:
         return await self._write(lambda tx: steering.forget_keys(tx, chunk, now), weight=chunk)
-
-    async def checkpoint(self) -> None:
-        await self._writer.checkpoint()
-
-    def pressure(self) -> dict[str, int]:
-        jobs, size = self._writer.backlog
-        return {"jobs": jobs, "bytes": size, "commits": self._writer.commits}
 
     async def recover(self, now: Ms) -> dict[str, int]:
         await self.count_open_requests()

@@ -1,7 +1,7 @@
 """What the submission and its settlement write: intents, outcomes, doubts, the account."""
 
 import sqlite3
-from typing import Any
+from typing import Any, Final
 
 from unhurried.clock import Ms
 from unhurried.domain.batch import Batch, BatchId, UpstreamId
@@ -15,21 +15,30 @@ from unhurried.store.sqlite.delivering import make_pending
 from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of
 from unhurried.store.sqlite.tx import Tx
 
-ACTOR = "submission"
+ACTOR: Final = "submission"
+
+_IN_DOUBT: Final = "select requests from batches where state in ('submitting', 'unknown') and finished_at is null"
+FORMED: Final = (
+    "b.state = 'forming' and b.finished_at is null and b.formed_at is not null"
+    # A batch of one cannot be made smaller; it must not block the others while another of one is in doubt.
+    f" and not (b.requests = 1 and 1 in ({_IN_DOUBT}))"
+)
+
+
+CREDENTIAL_STATUSES: Final = frozenset({"401", "402", "403"})
+"""A pause that one of these caused is lifted at a start: the credential may be another by now."""
 
 
 def account(db: sqlite3.Connection) -> Account | None:
     row = db.execute(
-        "select base_url, workspace, upstream_date, paused_at, paused_until, pause_reason, refusals, swept_at"
-        " from account"
+        "select base_url, workspace, paused_at, paused_until, pause_reason, refusals, swept_at from account"
     ).fetchone()
     if row is None:
         return None
-    base_url, workspace, date, paused_at, paused_until, reason, refusals, swept_at = row
+    base_url, workspace, paused_at, paused_until, reason, refusals, swept_at = row
     return Account(
         base_url=base_url,
         workspace=workspace,
-        upstream_date=date,
         paused=paused_at is not None,
         paused_until=paused_until,
         pause_reason=reason,
@@ -50,25 +59,21 @@ def bind_account(tx: Tx, base_url: str, now: Ms) -> None:
             f"this database has open work at {found.base_url}, and the settings say {base_url}."
             " Let the work end there first, or give the new account its own UNHURRIED_DATABASE"
         )
-    tx.db.execute("update account set base_url = ?, workspace = null, refusals = 0, upstream_date = null", (base_url,))
+    tx.db.execute("update account set base_url = ?, workspace = null, refusals = 0", (base_url,))
     tx.event(now, "daemon", "account", base_url, "account.bound", detail=f"was {found.base_url}")
 
 
-def record_upstream(tx: Tx, workspace: str | None, date: Ms | None) -> None:
-    """Remember upstream's clock, and the workspace at first sight. Raises ``AccountChanged`` for another workspace."""
+def record_workspace(tx: Tx, workspace: str) -> None:
+    """Remember whose batches these are, at first sight. Raises ``AccountChanged`` for another workspace."""
     found = account(tx.db)
-    if found is None:
+    if found is None or workspace == found.workspace:
         return
-    if workspace and found.workspace and workspace != found.workspace and _anything_open(tx.db):
+    if found.workspace and _anything_open(tx.db):
         raise AccountChanged(
             f"the credential now belongs to workspace {workspace}, but open work of this database is in"
             f" {found.workspace}, where only a credential of that workspace can see it"
         )
-    tx.db.execute(
-        "update account set workspace = coalesce(?, workspace),"
-        " upstream_date = max(coalesce(upstream_date, 0), coalesce(?, upstream_date, 0))",
-        (workspace, date),
-    )
+    tx.db.execute("update account set workspace = ?", (workspace,))
 
 
 def _anything_open(db: sqlite3.Connection) -> bool:
@@ -101,15 +106,17 @@ def resume_account(tx: Tx, actor: str, now: Ms, why: str | None = None) -> bool:
 def next_formed(db: sqlite3.Connection) -> Batch | None:
     """The formed batch with the most urgent class, the oldest of these."""
     row = db.execute(
-        f"select {BATCH_COLUMNS} {BATCH_FROM} where b.state = 'forming' and b.finished_at is null"
-        " and b.formed_at is not null order by g.deadline_class, b.seq limit 1"
+        f"select {BATCH_COLUMNS} {BATCH_FROM} where {FORMED} order by g.deadline_class, b.seq limit 1"
     ).fetchone()
     return batch_of(row) if row else None
 
 
+def formed_ahead(db: sqlite3.Connection) -> int:
+    return int(db.execute(f"select count(*) from batches b where {FORMED}").fetchone()[0])
+
+
 def sizes_in_doubt(db: sqlite3.Connection) -> frozenset[int]:
-    rows = db.execute("select requests from batches where state in ('submitting', 'unknown') and finished_at is null")
-    return frozenset(row[0] for row in rows)
+    return frozenset(row[0] for row in db.execute(_IN_DOUBT))
 
 
 def waiting_upstream(db: sqlite3.Connection) -> int:
@@ -121,6 +128,16 @@ def waiting_upstream(db: sqlite3.Connection) -> int:
 
 
 def record_submission(tx: Tx, batch_id: BatchId, window_from: Ms, now: Ms) -> Batch | None:
+    row = tx.db.execute(
+        "select requests, stale, cancels >= members_open from batches where id = ? and state = 'forming'", (batch_id,)
+    ).fetchone()
+    if row is None or row[0] in sizes_in_doubt(tx.db):
+        return None
+    if row[1] or row[2]:
+        # Some were answered by a late twin meanwhile, or nobody wants an answer any more: sending it would be waste.
+        detail = "answered meanwhile" if row[1] else "every caller asked to cancel"
+        tx.move_batch(batch_id, BatchState.FORMING, BatchState.DISSOLVED, at=now, actor=ACTOR, detail=detail)
+        return None
     moved = tx.move_batch(
         batch_id,
         BatchState.FORMING,
@@ -133,6 +150,9 @@ def record_submission(tx: Tx, batch_id: BatchId, window_from: Ms, now: Ms) -> Ba
 
 
 def record_created(tx: Tx, batch_id: BatchId, upstream_id: UpstreamId, created_at: Ms, now: Ms) -> bool:
+    holder = tx.db.execute("select id from batches where upstream_id = ? and proved = 0", (upstream_id,)).fetchone()
+    if holder is not None:
+        disown(tx, BatchId(holder[0]), f"it is {batch_id}", stranger=False, now=now)
     done = tx.move_batch(
         batch_id,
         BatchState.SUBMITTING,
@@ -142,8 +162,13 @@ def record_created(tx: Tx, batch_id: BatchId, upstream_id: UpstreamId, created_a
         detail=f"upstream calls it {upstream_id}",
         sets={"upstream_id": upstream_id, "upstream_created_at": created_at, "proved": 1},
     )
-    resume_account(tx, ACTOR, now, "upstream took a batch")
-    tx.db.execute("update account set refusals = 0 where refusals > 0")
+    if not resume_account(tx, ACTOR, now, "upstream took a batch"):
+        tx.db.execute("update account set refusals = 0 where refusals > 0")
+    tx.db.execute(
+        "update groups set cut_short = 0, bytes_cap = bytes_cap * 9 / 8"
+        " where id = (select group_id from batches where id = ?) and (cut_short > 0 or bytes_cap is not null)",
+        (batch_id,),
+    )
     return done
 
 
@@ -161,7 +186,7 @@ def record_refused(tx: Tx, batch_id: BatchId, refused: Refused, pause_until: Ms 
     if requests == 1 and (whole or refused.kind is No.TOO_LARGE):
         culprit = 0  # it is alone: nobody else can have been the cause
     elif whole:
-        sets["release_cap"] = (requests + 1) // 2
+        sets["release_cap"] = 1 << ((requests - 1).bit_length() - 1)  # the largest power of two below: few groups
     if not tx.move_batch(
         batch_id, BatchState.SUBMITTING, BatchState.REFUSED, at=now, actor=ACTOR, detail=refused.detail, sets=sets
     ):
@@ -174,8 +199,12 @@ def record_refused(tx: Tx, batch_id: BatchId, refused: Refused, pause_until: Ms 
             "update groups set bytes_cap = max(1, (select params_bytes from batches where seq = ?) / 2) where id = ?",
             (batch_seq, group_id),
         )
+    if refused.kind is No.CUT_SHORT:
+        tx.db.execute("update groups set cut_short = cut_short + 1 where id = ?", (group_id,))
     if pause_until is not None:
         pause_account(tx, refused.detail, pause_until, ACTOR, now)
+    elif refused.kind is No.UNEXPLAINED:
+        tx.db.execute("update account set refusals = refusals + 1")
     return True
 
 
@@ -226,10 +255,14 @@ def known_ids(db: sqlite3.Connection, since: Ms) -> Known:
     return Known(
         settled=frozenset(UpstreamId(id) for id, proved in rows if proved),
         held=frozenset(UpstreamId(id) for id, proved in rows if not proved),
+        being_created=frozenset(
+            row[0]
+            for row in db.execute("select requests from batches where state = 'submitting' and finished_at is null")
+        ),
     )
 
 
-def record_absence(tx: Tx, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms | None, now: Ms) -> None:
+def record_look(tx: Tx, batch_id: BatchId, date: Ms, absent: bool, window_to: Ms, now: Ms) -> None:
     """What a complete listing showed of a batch in doubt. The first one also bounds the window in which it can lie."""
     if absent:
         tx.db.execute(
@@ -245,7 +278,13 @@ def record_absence(tx: Tx, batch_id: BatchId, date: Ms, absent: bool, window_to:
         )
 
 
+def _is_held(tx: Tx, upstream_id: UpstreamId) -> bool:
+    return tx.db.execute("select 1 from batches where upstream_id = ?", (upstream_id,)).fetchone() is not None
+
+
 def adopt(tx: Tx, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> bool:
+    if _is_held(tx, sighting.id):  # taken by another while the list was on its way
+        return False
     return tx.move_batch(
         batch_id,
         BatchState.UNKNOWN,
@@ -262,6 +301,7 @@ def adopt(tx: Tx, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: M
             "absent_at": None,
             "absent_date": None,
             "not_found_at": None,
+            "not_found": 0,
         },
     )
 
@@ -309,6 +349,8 @@ def batch_by_nonce(db: sqlite3.Connection, nonce: str) -> Batch | None:
 
 
 def harvest_twin(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> bool:
+    if _is_held(tx, sighting.id):
+        return False
     return tx.move_batch(
         batch_id,
         BatchState.ABANDONED,
@@ -349,8 +391,9 @@ def reclaim(tx: Tx, now: Ms) -> dict[str, int]:
     ).fetchall()
     make_pending(tx, leased, now)
     tx.db.execute("update account set swept_at = null")  # each start looks for late twins once
+    tx.db.execute("update batches set not_found_at = null, not_found = 0 where not_found_at is not null")
     found = account(tx.db)
     lifted = 0
-    if found is not None and found.paused and (found.pause_reason or "")[:3] in ("401", "402", "403"):
+    if found is not None and found.paused and (found.pause_reason or "")[:3] in CREDENTIAL_STATUSES:
         lifted = int(resume_account(tx, "daemon", now, "a new start: the credential may be another"))
     return {"batches_unknown": len(submitting), "deliveries_pending": len(leased), "pauses_lifted": lifted}

@@ -31,6 +31,9 @@ CHUNK_WEIGHT_MAX: Final = 250
 """Rows of slow work (results, members) in one commit: more would make the accepts behind it wait too long."""
 CHECKPOINT_IDLE_S: Final = 0.05
 CHECKPOINT_BYTES: Final = 4_000_000
+PAGE_BYTES: Final = 8_192
+PAGES_PER_COMMIT: Final = 8
+"""Pages that even the smallest commit writes to the log: a leaf of each table and index that it touches."""
 
 
 @dataclass(slots=True)
@@ -58,11 +61,14 @@ class Backlog:
         while self.accepts and len(group) < GROUP_JOBS_MAX and size < GROUP_BYTES_MAX:
             group.append(self.accepts.popleft())
             size += group[-1].bytes
-        while self.others and len(group) < GROUP_JOBS_MAX:
+        # However many accepts wait, the others always get a turn: an answer of upstream must reach the disk.
+        others = 0
+        while self.others and others < GROUP_JOBS_MAX:
             if weight and weight + self.others[0].weight > CHUNK_WEIGHT_MAX:
                 break
             group.append(self.others.popleft())
             weight += group[-1].weight
+            others += 1
         self.bytes -= sum(job.bytes for job in group)
         return group
 
@@ -140,14 +146,15 @@ class Writer:
 
     async def checkpoint(self) -> None:
         """Move what is in the write-ahead log into the database, as far as readers allow."""
-        self._unchecked_bytes = 0
         try:
             busy, pages, moved = await in_thread(self._db, _checkpoint)
         except sqlite3.Error as error:
             if _is_fatal(error):
                 raise _unusable(error) from error
             log.warning("store.checkpoint_failed", detail=str(error))  # no space: what is accepted is safe in the log
+            self._unchecked_bytes = 0
             return
+        self._unchecked_bytes = 0 if not busy else (pages - moved) * PAGE_BYTES
         if busy or moved < pages:
             log.debug("store.checkpoint_partial", pages=pages, moved=moved)
 
@@ -167,11 +174,14 @@ class Writer:
         except sqlite3.Error as error:
             if _is_fatal(error):
                 raise self._give_up(group, error) from error
-            await self._one_by_one(group, error)
+            if _is_locked(error):  # by another program; nothing of the group has run, and each would wait as long again
+                _fail(group, _translated(error))
+            else:
+                await self._one_by_one(group, error)
         except Exception as error:  # noqa: BLE001  # a job's own failure, whatever it is, goes to its caller
             await self._one_by_one(group, error)
         else:
-            self._unchecked_bytes += sum(job.bytes for job in group)
+            self._unchecked_bytes += sum(job.bytes for job in group) + PAGES_PER_COMMIT * PAGE_BYTES
             self.commits += 1
             for job, result in zip(group, results, strict=True):
                 if not job.future.done():
@@ -227,6 +237,10 @@ def _primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def _is_locked(error: sqlite3.Error) -> bool:
+    return _primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
 def _is_fatal(error: sqlite3.Error) -> bool:
     """After these nobody knows what is on disk: stop, and let the next start look."""
     return _primary_code(error) in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -235,10 +249,9 @@ def _is_fatal(error: sqlite3.Error) -> bool:
 def _translated(error: Exception) -> Exception:
     if not isinstance(error, sqlite3.Error):
         return error
-    code = _primary_code(error)
-    if code == sqlite3.SQLITE_FULL:
+    if _primary_code(error) == sqlite3.SQLITE_FULL:
         return StoreFull("there is no space left for the database")
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    if _is_locked(error):
         says = "another program holds the database; is a sqlite3 shell open in a transaction?"
         return StoreBusy(says, retry_after_s=5.0)
     return error

@@ -1,0 +1,72 @@
+"""The figures of the process: steps, stalls, memory."""
+
+import asyncio
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unhurried.clock import Ms
+from unhurried.observability.health import BOUNDS_MS, Health, LoopWatch, MemoryMeter, StallMeter
+
+
+def test_a_loop_is_as_old_as_its_last_finished_step() -> None:
+    watch = LoopWatch()
+    finished = watch.watch("flusher", Ms(1_000))
+    watch.watch("poller", Ms(1_000))
+    finished(Ms(5_000))
+    assert watch.ages_s(Ms(7_500)) == {"flusher": 2.5, "poller": 6.5}
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
+    watch = LoopWatch()
+    watch.watch("flusher", Ms(9_000))
+    assert watch.ages_s(Ms(1_000)) == {"flusher": 0.0}
+
+
+@given(st.lists(st.floats(min_value=-1.0, max_value=20_000.0), min_size=1, max_size=300))
+def test_the_p99_is_not_below_99_of_100_and_at_most_one_step_above(late_ms: list[float]) -> None:
+    meter = StallMeter()
+    for late in late_ms:
+        meter.record(late)
+    ordered = sorted(max(0.0, late) for late in late_ms)
+    exact = ordered[-(-99 * len(ordered) // 100) - 1]
+    assert meter.max_ms == ordered[-1]
+    assert exact <= meter.p99_ms <= meter.max_ms
+    assert meter.p99_ms <= min((bound for bound in BOUNDS_MS if bound >= exact), default=meter.max_ms)
+
+
+def test_before_the_first_tick_nothing_was_late() -> None:
+    assert (StallMeter().p99_ms, StallMeter().max_ms) == (0.0, 0.0)
+
+
+async def test_a_blocked_loop_is_seen() -> None:
+    meter, stop = StallMeter(tick_s=0.001), asyncio.Event()
+    task = asyncio.create_task(meter.run(stop))
+    await asyncio.sleep(0)
+    until = asyncio.get_running_loop().time() + 0.05
+    while asyncio.get_running_loop().time() < until:
+        pass  # the very thing that is measured
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    stop.set()
+    await task
+    assert 40 < meter.max_ms < 5_000
+
+
+def test_memory_is_what_the_kernel_says(tmp_path: Path) -> None:
+    source = tmp_path / "status"
+    source.write_text("Name:\tpython\nVmHWM:\t  2000 kB\nVmRSS:\t  1000 kB\n")
+    meter = MemoryMeter(source)
+    assert meter.figures() == {"rss_bytes": 1_024_000, "rss_ready_bytes": 0, "rss_peak_bytes": 2_048_000}
+    meter.mark_ready()
+    assert meter.figures()["rss_ready_bytes"] == 1_024_000
+
+
+def test_starting_up_does_not_count_as_a_stall() -> None:
+    health = Health()
+    health.stalls.record(900.0)
+    assert health.stall() == {"p99_ms": 900.0, "max_ms": 900.0}
+    health.mark_ready()
+    assert health.stall() == {"p99_ms": 0.0, "max_ms": 0.0}
+    assert health.memory()["rss_ready_bytes"] > 0

@@ -1,0 +1,286 @@
+"""Any order of events: the real store against a plain dict, with restarts and kills among them."""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tests.store.support import (
+    CANCELED,
+    EXPIRED,
+    INVALID,
+    NOW,
+    OVERLOADED,
+    SUCCEEDED,
+    Shop,
+    line,
+    new,
+    open_shop,
+    sighting,
+)
+from unhurried.clock import Ms, after
+from unhurried.domain.batch import Batch, BatchId, UpstreamId
+from unhurried.domain.request import Accepted
+from unhurried.domain.states import FINAL_REQUEST_STATES, BatchState
+from unhurried.domain.submitting import No, Refused
+
+T = TypeVar("T")
+BODIES = [SUCCEEDED, INVALID, EXPIRED, CANCELED, OVERLOADED]
+
+
+@dataclass
+class There:
+    """A batch as upstream has it, whether or not the store knows."""
+
+    id: str
+    batch: Batch
+    members: list[str]
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    """What upstream says of each member, the same at each reading."""
+
+
+class AnyOrder(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = Path(self.folder.name) / "a.db"
+        self.runner = asyncio.Runner()
+        self.now = NOW
+        self.shop: Shop = self.run(open_shop(self.path, self.now))
+        self.keys: dict[str, str] = {}
+        self.outcomes: dict[str, tuple[str, bytes] | None] = {}
+        """Every accepted id, and its outcome once it was seen."""
+        self.acked: set[str] = set()
+        self.handed: list[str] = []
+        self.upstream: dict[BatchId, There] = {}
+        self.made = 0
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    # callers
+
+    @rule(count=st.integers(1, 6), priority=st.integers(-1, 1), key=st.sampled_from(["", "", "a", "b"]))
+    def accept(self, count: int, priority: int, key: str) -> None:
+        extra: dict[str, Any] = {"idempotency_key": key} if key else {}
+        requests = [new(self.now, priority=priority, attempts_max=2, **extra) for _ in range(count)]
+        for request, answer in zip(requests, self.run(self.shop.store.accept(requests)), strict=True):
+            assert isinstance(answer, Accepted)
+            if key:
+                assert answer.id == self.keys.setdefault(key, request.id)
+            else:
+                assert answer.id == request.id
+            self.outcomes.setdefault(answer.id, None)
+
+    @precondition(lambda self: self.outcomes)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.run(self.shop.store.cancel(data.draw(st.sampled_from(sorted(self.outcomes))), "test", self.now))
+
+    @rule(limit=st.integers(1, 5), lease_s=st.sampled_from([1, 100]))
+    def pull(self, limit: int, lease_s: float) -> None:
+        for handed in self.run(self.shop.pull(self.now, limit=limit, lease_s=lease_s)):
+            assert handed.delivery_id is not None and handed.delivery_id not in self.acked
+            self.handed.append(handed.delivery_id)
+            self.saw(handed.request_id, str(handed.state), handed.body)
+
+    @precondition(lambda self: self.handed)
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        some = data.draw(st.lists(st.sampled_from(sorted(set(self.handed))), unique=True))
+        acked = self.run(self.shop.store.ack(some, "ack", self.now))
+        assert set(acked.confirmed) == set(some) - self.acked and not acked.unknown
+        self.acked.update(some)
+
+    # time and crashes
+
+    @rule(seconds=st.sampled_from([0.5, 5, 40, 200]))
+    def advance(self, seconds: float) -> None:
+        self.now = after(self.now, seconds)
+        self.run(self.shop.store.wake_waiting(self.now))
+        self.run(self.shop.store.return_lapsed(self.now))
+
+    @rule(clean=st.booleans())
+    def restart(self, clean: bool) -> None:
+        self.run(self.shop.close(clean=clean, now=self.now))
+        self.shop = self.run(open_shop(self.path, self.now))
+
+    # the flusher and the submission
+
+    @rule(requests_max=st.integers(1, 7), chunk=st.integers(1, 4))
+    def form(self, requests_max: int, chunk: int) -> None:
+        if groups := self.run(self.shop.store.groups()):
+            limit = min(requests_max, groups[0].requests_cap or requests_max)
+            self.run(self.shop.form(self.now, requests_max=limit, chunk=chunk))
+
+    @rule()
+    def drop(self) -> None:
+        if (batch := self.run(self.shop.store.next_formed())) is not None:
+            self.run(self.shop.store.drop_last_member(batch.id, self.now))
+
+    @rule(
+        answer=st.sampled_from(["created", "created", "created", "unknown", "killed", *No]),
+        exists=st.booleans(),
+        place=st.integers(0, 7),
+    )
+    def submit(self, answer: str, exists: bool, place: int) -> None:
+        if (formed := self.run(self.shop.store.next_formed())) is None:
+            return
+        batch = self.run(self.shop.store.record_submission(formed.id, self.now, self.now))
+        if batch is None:
+            return  # answered meanwhile, canceled by all, or as large as one in doubt
+        if answer == "created" or (exists and answer in ("unknown", "killed")):
+            self.made += 1
+            members = self.run(self.shop.members(batch))
+            self.upstream[batch.id] = There(f"u{self.made}", batch, members)
+        if answer == "created":
+            upstream_id = UpstreamId(self.upstream[batch.id].id)
+            self.run(self.shop.store.record_created(batch.id, upstream_id, self.now, self.now))
+        elif answer == "unknown":
+            self.run(self.shop.store.record_unknown(batch.id, "timeout", self.now))
+        elif answer == "killed":
+            self.restart(clean=False)
+        else:
+            refused = Refused(kind=No(answer), detail="400", culprit=place)
+            self.run(self.shop.store.record_refused(batch.id, refused, None, self.now))
+
+    @rule(chunk=st.integers(1, 9))
+    def release(self, chunk: int) -> None:
+        self.run(self.shop.store.release_members(chunk, self.now))
+
+    # the settlement
+
+    @rule(proved=st.booleans(), late=st.booleans(), stranger=st.booleans())
+    def settle(self, proved: bool, late: bool, stranger: bool) -> None:
+        """The real one is adopted, or a stranger's and given back, or it is given up, rightly or not."""
+        for doubt in self.run(self.shop.store.doubts())[:1]:
+            batch, there = doubt.batch, self.upstream.get(doubt.batch.id)
+            if stranger:
+                self.made += 1
+                seen = sighting(batch, f"s{self.made}", now=self.now)
+                self.run(self.shop.store.adopt(batch.id, seen, proved=False, now=self.now))
+                self.run(self.shop.store.record_seen(batch.id, seen, self.now))
+                self.run(self.shop.store.disown(batch.id, "another nonce", stranger=True, now=self.now))
+            elif there is None or late:
+                self.run(self.shop.store.abandon(batch.id, "missing", self.now))
+            else:
+                seen = sighting(batch, there.id, now=self.now)
+                self.run(self.shop.store.adopt(batch.id, seen, proved=proved, now=self.now))
+                self.run(self.shop.store.prove(batch.id, self.now))
+
+    @rule()
+    def harvest(self) -> None:
+        for doubt in self.run(self.shop.store.given_up(NOW)):
+            if there := self.upstream.get(doubt.batch.id):
+                seen = sighting(there.batch, there.id, now=self.now, ended=True)
+                self.run(self.shop.store.harvest_twin(doubt.batch.id, seen, self.now))
+
+    # the poller
+
+    @rule(gone=st.sampled_from([False, False, False, True]))
+    def end(self, gone: bool) -> None:
+        for found in self.run(self.shop.store.open_batches()):
+            if found.batch.state is BatchState.ENDED:
+                continue
+            there = self.upstream[found.batch.id]
+            if gone:
+                self.run(self.shop.store.record_gone(found.batch.id, "deleted", self.now))
+            else:
+                seen = sighting(there.batch, there.id, now=self.now, ended=True)
+                self.run(self.shop.store.record_ended(found.batch.id, seen, self.now))
+            return
+
+    @rule(data=st.data(), finish=st.booleans())
+    def collect(self, data: st.DataObject, finish: bool) -> None:
+        """Some lines, in any order and some of them twice; and perhaps upstream has no more of them."""
+        ended = [
+            found.batch.id
+            for found in self.run(self.shop.store.open_batches())
+            if found.batch.state is BatchState.ENDED
+        ]
+        if not ended:
+            return
+        there = self.upstream[data.draw(st.sampled_from(ended))]
+        some = data.draw(st.lists(st.sampled_from(there.members), max_size=9))
+        for id in some:
+            there.bodies.setdefault(id, data.draw(st.sampled_from(BODIES)))
+        lines = [line(there.batch, id, there.bodies[id]) for id in some]
+        stored = self.run(self.shop.store.store_results(there.batch.id, lines, self.now))
+        assert stored.foreign == 0
+        if finish:
+            while not self.run(self.shop.store.finish_collecting(there.batch.id, 3, self.now)):
+                pass
+
+    # what must hold after each
+
+    @invariant()
+    def nothing_is_broken(self) -> None:
+        assert list(self.run(self.shop.store.complaints())) == []
+
+    @invariant()
+    def nothing_is_lost_and_an_outcome_stays(self) -> None:
+        rows = self.run(
+            self.shop.ask("select r.id, r.state, s.body from requests r left join results s on s.request_seq = r.seq")
+        )
+        assert {row[0] for row in rows} == self.outcomes.keys()
+        for id, state, body in rows:
+            if state in FINAL_REQUEST_STATES:
+                self.saw(id, state, body)
+            else:
+                assert self.outcomes[id] is None
+
+    def saw(self, id: str, state: str, body: bytes) -> None:
+        before = self.outcomes[id]
+        assert before is None or before == (state, body)
+        self.outcomes[id] = (state, body)
+
+    def teardown(self) -> None:
+        """Let everything end: then each accepted request has one outcome, and it is handed over until confirmed."""
+        try:
+            self.drain()
+            self.nothing_is_broken()
+            self.nothing_is_lost_and_an_outcome_stays()
+            assert None not in self.outcomes.values()
+            pulled = self.run(self.shop.pull(self.now, limit=10_000))
+            confirmed = {id.rpartition(".")[0] for id in self.acked}
+            assert sorted(handed.request_id for handed in pulled) == sorted(self.outcomes.keys() - confirmed)
+        finally:
+            with contextlib.suppress(Exception):
+                self.run(self.shop.close())
+            self.runner.close()
+            self.folder.cleanup()
+
+    def drain(self) -> None:
+        store = self.shop.store
+        while self.run(store.count_open_requests()) or self.run(store.open_batches()):
+            self.now = Ms(self.now + 4_000_000)
+            while self.run(store.wake_waiting(self.now)) == self.now:
+                pass
+            self.run(self.shop.release(self.now))
+            self.settle(proved=True, late=False, stranger=False)
+            self.form(100, 100)
+            self.submit("created", exists=True, place=0)
+            self.end(gone=False)
+            for found in self.run(store.open_batches()):
+                if found.batch.state is BatchState.ENDED:
+                    there = self.upstream[found.batch.id]
+                    lines = [line(there.batch, id, there.bodies.get(id, SUCCEEDED)) for id in there.members]
+                    self.run(store.store_results(found.batch.id, lines, self.now))
+                    while not self.run(store.finish_collecting(found.batch.id, 100, self.now)):
+                        pass
+        self.now = Ms(self.now + 4_000_000)
+        while self.run(store.return_lapsed(self.now))[0]:
+            pass
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
