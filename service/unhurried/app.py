@@ -161,6 +161,7 @@ async def _run_rooms(
         draining=stop.event.is_set,
         open_requests=store.open_requests,
         unready=lambda: "stopping" if stop.event.is_set() else None,
+        spool_dir=str(settings.database.parent),  # /tmp may be read-only, or memory
         unhealthy=lambda: "the writer has ended" if writer_ended() else None,
     )
     listener = ingest.bind(settings.socket, int(settings.ingest.socket_mode, 8))

@@ -180,9 +180,11 @@ async def test_an_answer_that_comes_too_late_changes_nothing(shop: Shop) -> None
     """Each is guarded by the state it expects."""
     await shop.some(1)
     batch = await shop.doubt()
+    told = await shop.store.events(batch.id, 100)
+    await shop.store.record_unknown(batch.id, "again", NOW)
     await shop.store.record_created(batch.id, UpstreamId("u1"), NOW, NOW)
     await shop.store.record_refused(batch.id, no(No.ACCOUNT), None, NOW)
-    await shop.store.record_unknown(batch.id, "again", NOW)
+    assert await shop.store.events(batch.id, 100) == told
     assert await shop.batch_state(batch) == "unknown"
 
 

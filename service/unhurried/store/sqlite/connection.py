@@ -1,5 +1,6 @@
 """Opening connections, and running a function in a connection's own thread."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import Callable
@@ -29,35 +30,37 @@ async def open_writer(path: Path) -> aiosqlite.Connection:
         raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: {'.'.join(map(str, SQLITE_MIN))} is needed")
     before = os.umask(0o077)
     try:
-        db = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
-    except sqlite3.Error as error:
-        raise Damaged(f"cannot open {path}: {error}") from None
+        db = await _connected(path, aiosqlite.connect(path, isolation_level=None, cached_statements=512))
     finally:
         os.umask(before)
-    try:
-        await in_thread(db, _prepare_writer)
-    except sqlite3.DatabaseError as error:
-        await db.close()
-        raise Damaged(f"{path} cannot be used: {error}") from None
-    except BaseException:
-        await db.close()
-        raise
-    return db
+    return await _prepared(path, db, _prepare_writer)
 
 
 async def open_reader(path: Path) -> aiosqlite.Connection:
     """A connection that cannot write. Raises ``StoreUnusable``."""
+    connecting = aiosqlite.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    return await _prepared(path, await _connected(path, connecting), _prepare_reader)
+
+
+async def _connected(path: Path, db: aiosqlite.Connection) -> aiosqlite.Connection:
     try:
-        db = await aiosqlite.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        return await db
     except sqlite3.Error as error:
+        # Its thread has a last word for this loop, and would die with a traceback if the loop were closed by then.
+        await asyncio.to_thread(db._thread.join)  # noqa: SLF001
         raise Damaged(f"cannot open {path}: {error}") from None
+
+
+async def _prepared(
+    path: Path, db: aiosqlite.Connection, prepare: Callable[[sqlite3.Connection], None]
+) -> aiosqlite.Connection:
     try:
-        await in_thread(db, _prepare_reader)
+        await in_thread(db, prepare)
     except sqlite3.DatabaseError as error:
         await db.close()
-        raise Damaged(f"{path} cannot be read: {error}") from None
+        raise Damaged(f"{path} cannot be used: {error}") from None
     except BaseException:
-        await db.close()
+        await db.close()  # an unclosed one keeps its thread, and so the process, alive
         raise
     return db
 

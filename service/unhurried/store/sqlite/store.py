@@ -159,11 +159,11 @@ class SqliteStore:
             size=size,
             accept=True,
         )
-        self._open_requests += len(answers)
+        self._open_requests += sum(isinstance(answer, Accepted) and not answer.duplicate for answer in answers)
         return answers
 
     def open_requests(self) -> int:
-        """Requests without an outcome, as of the last count plus what was accepted since: never too few."""
+        """Requests without an outcome, as of the last count plus what was accepted and minus what was finished since."""
         return self._open_requests
 
     async def count_open_requests(self) -> int:
