@@ -169,8 +169,11 @@ create table attempts (                 -- one request in one batch; its place t
 ) strict, without rowid;
 create index attempts_request on attempts (request_seq);
 
+-- Results come in any order. This table and the next are appended to, with the request as a small index beside: rows in
+-- the order of the requests would touch a page each, and every page touched is written to the log.
 create table results (                  -- the outcome of a request: at most one
-  request_seq  integer primary key references requests (seq),
+  seq          integer primary key,
+  request_seq  integer not null unique references requests (seq),
   batch_seq    integer references batches (seq),  -- null: decided without upstream (a cancel in the queue)
   stored_at    integer not null,
   body         blob not null                      -- upstream's result object, byte for byte
@@ -184,6 +187,7 @@ create table destinations (
 ) strict;
 
 create table deliveries (               -- the handing over of one result to one destination
+  seq             integer primary key,
   request_seq     integer not null references requests (seq),
   generation      integer not null,
   destination_id  integer not null references destinations (id),
@@ -194,10 +198,10 @@ create table deliveries (               -- the handing over of one result to one
   created_at      integer not null,
   finished_at     integer,
   confirmed_by    text,                           -- ack, wait
-  primary key (request_seq, generation),
+  unique (request_seq, generation),
   check ((finished_at is not null) = (state in ('delivered', 'dead', 'canceled')))
-) strict, without rowid;
-create index deliveries_due on deliveries (destination_id, due_at, request_seq) where state = 'pending';
+) strict;
+create index deliveries_due on deliveries (destination_id, due_at) where state = 'pending';
 create index deliveries_leased on deliveries (due_at) where state = 'sending';
 
 create table strangers (                -- upstream batches that are proved not to be ours

@@ -91,7 +91,7 @@ def _prepare_writer(db: sqlite3.Connection) -> None:
     _require(db, "busy_timeout", WRITER_BUSY_MS)
     _require(db, "wal_autocheckpoint", 0)  # the writer checkpoints when nothing waits
     _require(db, "journal_size_limit", JOURNAL_SIZE_LIMIT)
-    _require(db, "cache_size", -64_000)
+    _require(db, "cache_size", -16_000)
     _require(db, "temp_store", 2)  # memory: the root file system may be read-only
     _require(db, "mmap_size", 0)  # a read error through mmap would be a SIGBUS
     # Off: erased bytes stay in free pages until these are used again. ON writes sixty times the pages

@@ -1,6 +1,9 @@
 """Handing results out and having them confirmed."""
 
+import sqlite3
 from collections.abc import Sequence
+
+import msgspec
 
 from unhurried.clock import Ms, after
 from unhurried.domain.states import RequestState
@@ -14,24 +17,23 @@ def delivery_id(request_id: str, generation: int) -> str:
 
 
 def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms) -> list[Handed]:
-    rows = tx.db.execute(
-        "select d.request_seq, d.generation, d.attempts, r.id, r.custom_id, r.metadata, r.state, q.name, q.id,"
-        " s.stored_at, length(s.body) from destinations t"
+    cursor = tx.db.execute(
+        "select d.seq, d.generation, d.attempts, r.id, r.custom_id, r.metadata, r.state, q.name, q.id, s.stored_at,"
+        " s.body from destinations t"
         " join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?2"
         " join requests r on r.seq = d.request_seq join results s on s.request_seq = r.seq"
         " join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
-        " where t.name = ?1 order by d.due_at, d.request_seq limit ?3",
+        " where t.name = ?1 order by d.due_at, d.seq limit ?3",
         (destination, now, limit),
-    ).fetchall()
+    )
     handed: list[Handed] = []
     leased = []
     size = 0
-    for request_seq, generation, attempts, id, custom_id, metadata, state, queue, queue_id, stored_at, length in rows:
-        size += length
+    for seq, generation, attempts, id, custom_id, metadata, state, queue, queue_id, stored_at, body in cursor:
+        size += len(body)
         if handed and size > bytes_max:
             break
-        body = tx.db.execute("select body from results where request_seq = ?", (request_seq,)).fetchone()[0]
-        leased.append((after(now, lease_s), tx.epoch, request_seq, generation))
+        leased.append((after(now, lease_s), tx.epoch, seq))
         tx.count(queue_id, "delivery", "pending", -1)
         tx.count(queue_id, "delivery", "sending", 1)
         handed.append(
@@ -47,10 +49,11 @@ def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float
                 body=body,
             )
         )
+    cursor.close()  # before what it reads is changed
     if leased:
         done = tx.db.executemany(
             "update deliveries set state = 'sending', due_at = ?, epoch = ?, attempts = attempts + 1"
-            " where request_seq = ? and generation = ? and state = 'pending'",
+            " where seq = ? and state = 'pending'",
             leased,
         )
         guard(done, len(leased), "leasing deliveries")
@@ -58,40 +61,59 @@ def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float
 
 
 def ack(tx: Tx, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acked:
+    found = _deliveries(tx.db, [pair for text in delivery_ids if (pair := _parts(text)) is not None])
     confirmed, already, unknown = [], [], []
+    changes = []
     for text in delivery_ids:
-        request_id, _, generation = text.rpartition(".")
-        row = None
-        if generation.isascii() and generation.isdigit() and len(generation) < 10:
-            row = tx.db.execute(
-                "select d.request_seq, d.state, g.queue_id from requests r"
-                " join deliveries d on d.request_seq = r.seq and d.generation = ?"
-                " join groups g on g.id = r.group_id where r.id = ?",
-                (int(generation), request_id),
-            ).fetchone()
-        if row is None:
+        pair = _parts(text)
+        delivery = found.get(pair) if pair is not None else None
+        if pair is None or delivery is None:
             unknown.append(text)
             continue
-        request_seq, state, queue_id = row
+        seq, state, queue_id = delivery
         if state not in ("pending", "sending"):
             already.append(text)
             continue
-        done = tx.db.execute(
-            "update deliveries set state = 'delivered', finished_at = ?, confirmed_by = ?"
-            " where request_seq = ? and generation = ? and state = ?",
-            (now, confirmed_by, request_seq, int(generation), state),
-        )
-        guard(done, 1, "confirming a delivery")
+        changes.append((now, confirmed_by, seq, state))
         tx.count(queue_id, "delivery", state, -1)
         tx.count(queue_id, "delivery", "delivered", 1)
+        found[pair] = (seq, "delivered", queue_id)  # it may be named twice
         confirmed.append(text)
+    done = tx.db.executemany(
+        "update deliveries set state = 'delivered', finished_at = ?, confirmed_by = ? where seq = ? and state = ?",
+        changes,
+    )
+    if changes:
+        guard(done, len(changes), "confirming deliveries")
     return Acked(confirmed=confirmed, already=already, unknown=unknown)
+
+
+def _parts(text: str) -> tuple[str, int] | None:
+    """The request id and the generation in a delivery id; None for any other text."""
+    request_id, _, generation = text.rpartition(".")
+    if generation.isascii() and generation.isdigit() and len(generation) < 10:
+        return request_id, int(generation)
+    return None
+
+
+def _deliveries(
+    db: sqlite3.Connection, pairs: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], tuple[int, str, int]]:
+    """``(seq, state, queue_id)`` of the deliveries that exist, all in one look-up."""
+    rows = db.execute(
+        "select r.id, d.generation, d.seq, d.state, g.queue_id from json_each(?) j"
+        " cross join requests r on r.id = j.value ->> 0"
+        " cross join deliveries d on d.request_seq = r.seq and d.generation = j.value ->> 1"
+        " join groups g on g.id = r.group_id",
+        (msgspec.json.encode(pairs).decode(),),
+    )
+    return {(id, generation): (seq, state, queue_id) for id, generation, seq, state, queue_id in rows}
 
 
 def return_lapsed(tx: Tx, chunk: int, now: Ms) -> tuple[int, Ms | None]:
     """Results whose lease has run out become available again. Also tells when the next lease ends."""
     rows = tx.db.execute(
-        "select d.request_seq, d.generation, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
+        "select d.seq, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
         " join groups g on g.id = r.group_id where d.state = 'sending' and d.due_at <= ? order by d.due_at limit ?",
         (now, chunk),
     ).fetchall()
@@ -100,16 +122,15 @@ def return_lapsed(tx: Tx, chunk: int, now: Ms) -> tuple[int, Ms | None]:
     return len(rows), next_at
 
 
-def make_pending(tx: Tx, leased: Sequence[tuple[int, int, int]], now: Ms) -> None:
-    """Take back what was handed out: ``(request_seq, generation, queue_id)`` each."""
+def make_pending(tx: Tx, leased: Sequence[tuple[int, int]], now: Ms) -> None:
+    """Take back what was handed out: ``(seq, queue_id)`` each."""
     if not leased:
         return
     done = tx.db.executemany(
-        "update deliveries set state = 'pending', due_at = ?"
-        " where request_seq = ? and generation = ? and state = 'sending'",
-        [(now, request_seq, generation) for request_seq, generation, _ in leased],
+        "update deliveries set state = 'pending', due_at = ? where seq = ? and state = 'sending'",
+        [(now, seq) for seq, _ in leased],
     )
     guard(done, len(leased), "taking deliveries back")
-    for _, _, queue_id in leased:
+    for _, queue_id in leased:
         tx.count(queue_id, "delivery", "sending", -1)
         tx.count(queue_id, "delivery", "pending", 1)

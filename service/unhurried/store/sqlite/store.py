@@ -163,7 +163,7 @@ class SqliteStore:
         return answers
 
     def open_requests(self) -> int:
-        """Requests without an outcome, as of the last count plus what was accepted and minus what was finished since."""
+        """Requests without an outcome: the last count, plus what was accepted since, minus what was finished."""
         return self._open_requests
 
     async def count_open_requests(self) -> int:
@@ -196,13 +196,13 @@ class SqliteStore:
         work = partial(
             delivering.pull, destination=destination, limit=limit, bytes_max=bytes_max, lease_s=lease_s, now=now
         )
-        return await self._write(work, size=limit * 100, weight=limit)
+        return await self._write(work, size=limit * 100, weight=limit // 2)
 
     async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> contract.Acked:
         return await self._write(
             lambda tx: delivering.ack(tx, delivery_ids, confirmed_by, now),
             size=len(delivery_ids) * 100,
-            weight=len(delivery_ids),
+            weight=len(delivery_ids) // 2,
         )
 
     async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> contract.Flushed:

@@ -385,7 +385,7 @@ def reclaim(tx: Tx, now: Ms) -> dict[str, int]:
     for (batch_id,) in submitting:
         record_unknown(tx, batch_id, "the daemon stopped while it was being submitted", now)
     leased = tx.db.execute(
-        "select d.request_seq, d.generation, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
+        "select d.seq, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
         " join groups g on g.id = r.group_id where d.state = 'sending' and d.epoch < ?",
         (tx.epoch,),
     ).fetchall()

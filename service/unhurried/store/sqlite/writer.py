@@ -27,8 +27,9 @@ T = TypeVar("T")
 
 GROUP_JOBS_MAX: Final = 512
 GROUP_BYTES_MAX: Final = 16_000_000
-CHUNK_WEIGHT_MAX: Final = 250
-"""Rows of slow work (results, members) in one commit: more would make the accepts behind it wait too long."""
+CHUNK_WEIGHT_MAX: Final = 500
+"""Rows of slow work in one commit, a chunk of results and a pull or an ack beside it: more would make the accepts
+behind it wait too long."""
 CHECKPOINT_IDLE_S: Final = 0.05
 CHECKPOINT_BYTES: Final = 4_000_000
 PAGE_BYTES: Final = 8_192
