@@ -214,7 +214,7 @@ class AnyOrder(RuleBasedStateMachine):
             there.bodies.setdefault(id, data.draw(st.sampled_from(BODIES)))
         lines = [line(there.batch, id, there.bodies[id]) for id in some]
         stored = self.run(self.shop.store.store_results(there.batch.id, lines, self.now))
-        assert stored.foreign == 0
+        assert not stored.foreign
         if finish:
             while not self.run(self.shop.store.finish_collecting(there.batch.id, 3, self.now)):
                 pass

@@ -205,5 +205,5 @@ async def test_slow_work_is_taken_in_bounded_portions() -> None:
     backlog.accepts.extend(job(0) for _ in range(600))
     taken = [[one.weight for one in backlog.take()] for _ in range(4)]
     assert [group.count(0) for group in taken] == [512, 88, 0, 0]
-    assert [[weight for weight in group if weight] for group in taken] == [[200], [100], [1_000], [1, 1]]
+    assert [[weight for weight in group if weight] for group in taken] == [[200, 100], [1_000], [1, 1], []]
     assert len(backlog) == 0

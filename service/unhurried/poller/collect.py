@@ -80,22 +80,22 @@ class Collector:
             self._flusher.ring()
 
     async def _read(self, found: OpenBatch) -> int:
-        """Store every line. Returns for how many lines there is an account: here, in an earlier reading, or foreign."""
+        """Store every line. Returns how many custom_ids are accounted for: of members, now or before, or foreign."""
         batch = found.batch
         assert batch.upstream_id is not None
-        # A late twin's members are in other batches by now, so it is the lines that are counted.
-        accounted = 0 if batch.late else batch.requests - found.members_open
+        members, foreign = found.accounted, set[str]()
         async with aclosing(self._upstream.result_lines(batch.upstream_id)) as pages:
             async for chunk in self._chunks(pages):
                 stored = await self._store.store_results(batch.id, chunk, self._clock.now())
-                accounted += stored.foreign + (len(chunk) - stored.foreign if batch.late else stored.newly_accounted)
+                members += stored.accounted
+                foreign |= stored.foreign
                 if stored.finished:
                     self._dispatcher.ring()
                 if stored.again:
                     self._flusher.ring()
-                if stored.foreign:
-                    log.error("batch.foreign_lines", batch=batch.id, lines=stored.foreign)
-        return accounted
+        if foreign:
+            log.error("batch.foreign_lines", batch=batch.id, lines=len(foreign))
+        return members + len(foreign)
 
     async def _chunks(self, pages: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
         """Lines in commits of bounded length and size, whatever the network hands over at once."""

@@ -204,6 +204,8 @@ class OpenBatch:
 
     batch: Batch
     members_open: int
+    accounted: int
+    """Members that have their line already."""
     cancels: int
     not_found_at: Ms | None
     """The first of ``not_found`` answers in a row that were 404."""
@@ -217,15 +219,15 @@ class OpenBatch:
 @dataclass(frozen=True, kw_only=True)
 class StoredResults:
     """What one chunk of result lines changed. ``finished``: requests that have their outcome now; ``again``: went back
-    into the queue; ``skipped``: were stored before; ``foreign``: lines that belong to no member of this batch."""
+    into the queue; ``skipped``: were stored before; ``foreign``: custom_ids that belong to no member of this batch."""
 
     finished: int = 0
     again: int = 0
     skipped: int = 0
-    foreign: int = 0
+    foreign: frozenset[str] = frozenset()
     waste: int = 0
-    newly_accounted: int = 0
-    """Members that were open before and now have their line."""
+    accounted: int = 0
+    """Members that had no line before and have one now."""
 
 
 class IngestStore(Protocol):

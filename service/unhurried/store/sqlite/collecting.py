@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from unhurried.clock import Ms, after
-from unhurried.domain.batch import BatchId
+from unhurried.domain.batch import BatchId, custom_id
 from unhurried.domain.collecting import (
     BATCH_GONE,
     MISSING_RESULT,
@@ -67,27 +67,26 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
         raise BadLine("the batch is not being collected any more")
     batch_seq, nonce = row
     results: dict[str, Result] = {}
-    foreign = 0
+    foreign: set[str] = set()
     for line in lines:
         result = read_line(line)
         if result.nonce == nonce:
             results.setdefault(result.request_id, result)
         else:
-            foreign += 1
-    repeated = len(lines) - foreign - len(results)
+            foreign.add(custom_id(result.nonce, result.request_id))
     wanted = msgspec.json.encode(list(results)).decode()
     members = [Member(*row) for row in tx.db.execute(_MEMBERS_BY_ID, (wanted, batch_seq))]
-    foreign += len(results) - len(members)
+    foreign.update(custom_id(nonce, id) for id in results.keys() - {member.id for member in members})
     fresh = [member for member in members if member.attempt in ("open", "superseded")]
     finished, again, waste = _record(tx, batch_seq, [(member, results[member.id]) for member in fresh], pauses, now)
     tx.db.execute("update batches set not_found_at = null where seq = ? and not_found_at is not null", (batch_seq,))
     return StoredResults(
         finished=finished,
         again=again,
-        skipped=len(members) - len(fresh) + repeated,
-        foreign=foreign,
+        skipped=len(lines) - len(fresh) - len(foreign),
+        foreign=frozenset(foreign),
         waste=waste,
-        newly_accounted=sum(member.attempt == "open" for member in fresh),
+        accounted=len(fresh),
     )
 
 

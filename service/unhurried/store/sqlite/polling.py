@@ -15,18 +15,31 @@ ACTOR = "poller"
 
 def open_batches(db: sqlite3.Connection) -> list[OpenBatch]:
     rows = db.execute(
-        "select b.cancels, b.not_found_at, b.not_found, b.expected_lines, b.failures, b.next_try_at,"
-        " b.upstream_expires_at,"
+        # The members of a late twin were given up and are not counted as open: what came for them is counted instead.
+        "select case b.late when 0 then b.requests - b.members_open else (select count(*) from attempts a"
+        " where a.batch_seq = b.seq and a.state not in ('open', 'superseded')) end,"
+        " b.cancels, b.not_found_at, b.not_found, b.expected_lines, b.failures, b.next_try_at, b.upstream_expires_at,"
         f" {BATCH_COLUMNS} {BATCH_FROM}"
         " where b.state in ('in_progress', 'canceling', 'ended') and b.finished_at is null order by b.seq"
     )
     found = []
-    for cancels, not_found_at, not_found, expected_lines, failures, next_try_at, expires_at, *columns in rows:
+    for (
+        accounted,
+        cancels,
+        not_found_at,
+        not_found,
+        expected_lines,
+        failures,
+        next_try_at,
+        expires_at,
+        *columns,
+    ) in rows:
         batch = batch_of(tuple(columns))
         found.append(
             OpenBatch(
                 batch=batch,
                 members_open=batch.members_open,
+                accounted=accounted,
                 cancels=cancels,
                 not_found_at=not_found_at,
                 not_found=not_found,
