@@ -34,7 +34,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
 
 
 def test_the_variables_that_scripts_rely_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These names stand in DESIGN.md, section 4."""
+    """These names are what an installation sets: README.md has them, and renaming one breaks it."""
     settings = loaded(
         monkeypatch,
         UNHURRIED_SOCKET="/tmp/s",

@@ -238,7 +238,8 @@ select r.id, q.name as queue, g.model,
 from requests r
 join groups g on g.id = r.group_id
 join queues q on q.id = g.queue_id
-left join batches b on b.seq = r.batch_seq
+left join results s on s.request_seq = r.seq
+left join batches b on b.seq = coalesce(r.batch_seq, s.batch_seq)  -- it travels in it, or was answered by it
 left join deliveries d on d.request_seq = r.seq and d.generation = r.generation;
 
 create view v_queue as

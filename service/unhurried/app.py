@@ -178,10 +178,11 @@ async def _run_rooms(
             stop.bound(deadline, settings.grace_s)
             loops = _Loops(group, clock, stop.event, health)
             group.create_task(server.serve(), name="server")
-            group.create_task(waiters.watch(stop.event), name="waiters")
+            answering = health.watch.watch("waiters", clock.now(), prompt=True)
+            group.create_task(waiters.watch(stop.event, answering), name="waiters")
             group.create_task(health.stalls.run(stop.event), name="stalls")
-            loops.start("dispatcher", Dispatcher(store, waiters.results_stored).step, bells.dispatcher)
-            loops.start("keeper", Keeper(store).step, bells.keeper)
+            loops.start("dispatcher", Dispatcher(store, waiters.results_stored).step, bells.dispatcher, prompt=True)
+            loops.start("keeper", Keeper(store).step, bells.keeper, prompt=True)
             await server.ready.wait()
             log.info("daemon.ready", socket=str(settings.socket), database=str(settings.database), pid=os.getpid())
             workspace = Workspace()
@@ -205,8 +206,8 @@ class _Loops:
     stop: asyncio.Event
     health: Health
 
-    def start(self, name: str, step: Step, bell: Bell, *, rest_s: float = 0.0) -> None:
-        finished = self.health.watch.watch(name, self.clock.now())
+    def start(self, name: str, step: Step, bell: Bell, *, rest_s: float = 0.0, prompt: bool = False) -> None:
+        finished = self.health.watch.watch(name, self.clock.now(), prompt=prompt)
         self.group.create_task(
             repeat(step, clock=self.clock, bell=bell, stop=self.stop, rest_s=rest_s, finished=finished), name=name
         )

@@ -32,6 +32,10 @@ class DaemonUnreachable(Exception):
     """Nothing answers on the socket, or the connection broke. What was accepted is safe; ask again later."""
 
 
+class DaemonDown(DaemonUnreachable):
+    """Nobody listens on the socket, or there is none: no daemon runs there."""
+
+
 class QueueError(Exception):
     """The daemon said no. ``code`` is stable and for programs; the text is for people."""
 
@@ -168,6 +172,12 @@ class Client:
         query = {"wait": wait or None, "ack": "true" if ack else None}
         return self._call("GET", f"/queue/requests/{request_id}", dict[str, Any], query=query, wait_s=wait)
 
+    def attempts(self, request_id: str) -> list[dict[str, Any]]:
+        """Every batch that a request has been in, oldest first, and what came of it there."""
+        path = f"/queue/requests/{request_id}/attempts"
+        attempts: list[dict[str, Any]] = self._call("GET", path, dict[str, Any])["attempts"]
+        return attempts
+
     def requests(
         self,
         *,
@@ -231,7 +241,7 @@ class Client:
         return self._call("GET", f"/queue/batches/{batch_id}", dict[str, Any])
 
     def events(self, entity: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
-        """What happened, newest first."""
+        """What happened, to all or to one request or batch: the last ``limit`` events, oldest of them first."""
         query = {"entity": entity, "limit": limit}
         events: list[dict[str, Any]] = self._call("GET", "/queue/events", dict[str, Any], query=query)["events"]
         return events
@@ -288,13 +298,22 @@ class Client:
         try:
             yield
         except httpx2.ConnectError as error:
-            raise DaemonUnreachable(f"no daemon answers at {self.socket}: {error}") from None
+            kind = DaemonDown if _nobody_listens(error) else DaemonUnreachable
+            raise kind(f"no daemon answers at {self.socket}: {error}") from None
         except httpx2.TimeoutException:
             raise DaemonUnreachable(f"the daemon at {self.socket} took too long to answer") from None
         except httpx2.TransportError as error:
             raise DaemonUnreachable(
                 f"the connection to {self.socket} broke: {str(error) or type(error).__name__}"
             ) from None
+
+
+def _nobody_listens(error: BaseException) -> bool:
+    """Whether a connection failed for want of a listener: not for want of a permission, or of room in its line."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return isinstance(cause, FileNotFoundError | ConnectionRefusedError)
 
 
 def _decoded(answer: httpx2.Response, type_: type[T]) -> T:

@@ -1,15 +1,23 @@
 """Every command explains itself, answers programs in JSON, and turns a mistake into one line and an exit code."""
 
+import asyncio
+import gc
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
 from tests.cli.conftest import FakeQueue, Run, plain
+from tests.store.support import NOW, open_shop
 from unhurried import __version__
+from unhurried.ingest import views
+from unhurried.store.contract import Status
 
 COMMANDS = (
     "serve", "config", "demo", "simulate", "submit", "status", "flush", "resume", "doctor", "health",
@@ -168,3 +176,101 @@ def test_status_shows_queues_a_paused_account_and_what_to_do(run: Run, queue: Fa
     assert "PAUSED until `unhurried resume`: wrong key" in ran.out
     assert "\x1b" not in ran.out
     assert json.loads(run("status", "--json").out) == queue.status
+
+
+@pytest.mark.filterwarnings(LEFT_OPEN)
+def test_status_of_a_daemon_that_is_down_is_read_from_the_database(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.run(_filled(tmp_path / "a.db"))
+    monkeypatch.setenv("UNHURRIED_DATABASE", str(tmp_path / "a.db"))
+    monkeypatch.setenv("UNHURRIED_SOCKET", str(tmp_path / "none.sock"))
+    ran = run("status")
+    assert ran.code == 69
+    assert "the daemon is not running; this is what the database says" in ran.err
+    assert ran.err.startswith("unhurried: no daemon answers at ")
+    assert re.search(r"^default +1 +0 +2 ", ran.out, re.MULTILINE)
+    assert re.search(r"^daemon +not running$", ran.out, re.MULTILINE)
+    shown = run("status", "--json")
+    assert shown.code == 69
+    daemon_would_say = views.status(told, None)  # type: ignore[arg-type]  # of itself, nothing
+    assert json.loads(shown.out) == {
+        **json.loads(views.encode(daemon_would_say)),
+        "database": str(tmp_path / "a.db"),
+    }
+
+
+async def _filled(path: Path) -> Status:
+    """A database with one request that waits and two that were sent, left by a daemon."""
+    shop = await open_shop(path)
+    await shop.some(3)
+    await shop.submit("u1", requests_max=2)
+    await shop.store.pause_account("wrong key", NOW, "test", NOW)
+    told = await shop.store.status()
+    await shop.close()
+    return told
+
+
+@pytest.mark.filterwarnings(LEFT_OPEN)
+def test_status_says_so_when_neither_the_daemon_nor_the_database_answers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.db").write_bytes(b"no database" * 1000)
+    monkeypatch.setenv("UNHURRIED_DATABASE", str(tmp_path / "a.db"))
+    ran = run("status", "--socket", tmp_path / "none.sock")
+    assert (ran.code, ran.out) == (69, "")
+    assert "Nor can the database be read" in ran.err
+    assert ran.err.count("\n") == 1
+    gc.collect()  # what is left open is noticed here, and not by a test below
+
+
+def test_a_daemon_that_does_not_answer_in_time_is_not_called_down(
+    run: Run, queue: FakeQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(_filled(tmp_path / "a.db"))
+    monkeypatch.setenv("UNHURRIED_DATABASE", str(tmp_path / "a.db"))
+
+    def late() -> httpx2.Response:
+        raise httpx2.ReadTimeout("late")
+
+    queue.broken = [late]
+    ran = run("status")
+    assert (ran.code, ran.out) == (69, "")
+    assert "not running" not in ran.err
+
+
+def test_a_request_is_shown_with_its_attempts_and_its_events_oldest_first(run: Run, queue: FakeQueue) -> None:
+    view = dict.fromkeys(
+        ("custom_id", "not_before", "waits_until", "cancel_requested_at", "finished_at", "metadata"), None
+    ) | {"id": "r", "state": "succeeded", "queue": "q", "model": "m", "priority": 0, "params_bytes": 9,
+         "accepted_at": "2026-11-22T08:00:00Z", "deadline_at": "2026-11-23T08:00:00Z", "attempts": 1, "attempts_max": 3,
+         "generation": 1, "delivery": "pending", "deliver_to": "pull:q", "batch": "b2"}  # fmt: skip
+    attempt = {"batch": "b1", "upstream_batch": None, "custom_id": "n1-r", "state": "superseded", "won": False,
+               "ended_at": "2026-11-22T08:01:00Z", "error_type": None, "stop_reason": None, "input_tokens": None,
+               "output_tokens": None}  # fmt: skip
+    won = {"batch": "b2", "upstream_batch": "u2", "custom_id": "n2-r", "state": "succeeded", "won": True,
+           "stop_reason": "end_turn", "input_tokens": 3_000, "output_tokens": 5}  # fmt: skip
+    attempts = [attempt, attempt | won]
+    events = [{"at": f"2026-11-22T08:0{n}:00Z", "what": what, "detail": None} for n, what in enumerate(("one", "two"))]
+    batch = {"id": "b2", "state": "collected", "upstream_id": "u2"}
+    answers: list[dict[str, Any]] = [view, {"attempts": attempts}, {"events": events}, batch]
+
+    def answer(told: dict[str, Any]) -> Callable[[], httpx2.Response]:
+        return lambda: httpx2.Response(200, json=told)
+
+    queue.broken = [answer(told) for told in answers]
+    ran = run("requests", "show", "r")
+    assert ran.code == 0
+    wanted = (
+        "b2 (collected, upstream u2)",
+        "pending to pull:q",
+        "attempt 1: superseded; 2026-11-22T08:01:00Z; batch b1\n",
+        "attempt 2: succeeded, the outcome; 2026-11-22T08:01:00Z; end_turn; 3,000 tokens in, 5 out; batch b2; n2-r",
+        "08:00:00Z  one",
+        "08:01:00Z  two",
+    )
+    places = [ran.out.find(text) for text in wanted]
+    assert -1 not in places and places == sorted(places)
+    queue.broken = [answer(told) for told in answers]
+    shown = json.loads(run("requests", "show", "r", "--json").out)
+    assert (shown["attempts_view"], shown["events"], shown["batch_view"]) == (attempts, events, batch)

@@ -1,11 +1,12 @@
 """The operator's routes: lists, cancel, look-up, flush, batches, events, status, health."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.ingest.daemon import Daemon, envelope
+from tests.ingest.daemon import Daemon, envelope, running
 
 
 async def _accepted(client: httpx2.AsyncClient, **fields: Any) -> str:
@@ -87,6 +88,35 @@ async def test_a_look_up_that_grows_too_large_says_that_there_is_more(
     assert seen + [result["request_id"] for result in second["results"]] == ids
 
 
+async def test_a_request_shows_the_batch_that_answered_it_and_every_attempt(
+    daemon: Daemon, client: httpx2.AsyncClient
+) -> None:
+    id = await _accepted(client)
+    assert (await client.get(f"/queue/requests/{id}/attempts")).json() == {"attempts": []}
+    await daemon.finish(
+        [id],
+        b'{"type":"succeeded","message":{"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":5}}}',
+    )
+    [batch] = (await client.get("/queue/batches")).json()["batches"]
+    shown = (await client.get(f"/queue/requests/{id}")).json()
+    assert (shown["batch"], shown["upstream_batch"]) == (batch["id"], batch["upstream_id"])
+    [attempt] = (await client.get(f"/queue/requests/{id}/attempts")).json()["attempts"]
+    assert attempt.pop("ended_at").endswith("Z")
+    assert attempt == {
+        "batch": batch["id"],
+        "upstream_batch": batch["upstream_id"],
+        "custom_id": f"{batch['nonce']}-{id}",
+        "state": "succeeded",
+        "won": True,
+        "error_type": None,
+        "stop_reason": "end_turn",
+        "input_tokens": 3,
+        "output_tokens": 5,
+    }
+    missing = await client.get("/queue/requests/01a202f3-595f-72d5-911c-a017d33fef52/attempts")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+
+
 async def test_a_flush_asks_for_what_waits_and_wakes_the_flusher(daemon: Daemon, client: httpx2.AsyncClient) -> None:
     await _accepted(client, queue="a")
     await _accepted(client, queue="b")
@@ -151,6 +181,25 @@ async def test_health_and_readiness(daemon: Daemon, client: httpx2.AsyncClient) 
     daemon.draining.set()
     assert (await client.get("/readyz")).status_code == 503
     assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_a_loop_that_hangs_makes_the_daemon_unhealthy_and_a_daemon_that_goes_down_is_not_judged(
+    daemon: Daemon, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon.deps.health, "hanging", lambda: ["keeper", "waiters"])
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.json()["code"]) == (503, "stalled")
+    assert "keeper, waiters" in answer.json()["detail"]
+    daemon.draining.set()
+    assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_the_document_has_the_longest_wait_of_the_settings(tmp_path: Path) -> None:
+    async with running(tmp_path, wait_max_s=17.0) as daemon, daemon.client() as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    for path in ("/queue/requests/{id}", "/queue/results"):
+        [wait] = [one for one in paths[path]["get"]["parameters"] if one["name"] == "wait"]
+        assert wait["schema"]["maximum"] == 17.0
 
 
 @pytest.mark.parametrize("path", ["/queue/requests", "/queue/requests/{id}", "/queue/results", "/queue/results/ack"])

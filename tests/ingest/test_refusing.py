@@ -65,6 +65,8 @@ BAD = [
     Bad("metadata is no object", envelope(metadata=[1]), 422, "invalid_request", "metadata"),
     Bad("metadata too large", envelope(metadata={"x": "y" * 17_000}), 422, "invalid_request", "metadata"),
     Bad("long key", envelope(), 422, "invalid_request", "idempotency_key", {"idempotency-key": "k" * 256}),
+    Bad("tab in a key", envelope(), 422, "invalid_request", "idempotency_key", {"idempotency-key": "a\tb"}),
+    Bad("empty key", envelope(), 422, "invalid_request", "idempotency_key", {"idempotency-key": ""}),
     Bad("no media type", envelope(), 415, "unsupported_media_type", headers={"content-type": ""}),
     Bad("wrong media type", envelope(), 415, "unsupported_media_type", headers={"content-type": "text/plain"}),
     Bad("compressed", envelope(), 415, "unsupported_media_type", headers={"content-encoding": "gzip"}),

@@ -131,7 +131,9 @@ async def test_beyond_the_limit_a_connection_is_told_to_come_back(
 ) -> None:
     monkeypatch.setattr(server, "_connections_max", lambda: 2)
     async with daemon.connection(), daemon.connection(), daemon.connection() as (reader, _):
-        assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 1\r\n" in answer
 
 
 async def test_an_accept_under_way_when_the_server_ends_is_answered(daemon: Daemon) -> None:

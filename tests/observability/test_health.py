@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unhurried.clock import Ms
-from unhurried.observability.health import BOUNDS_MS, Health, LoopWatch, MemoryMeter, StallMeter
+from unhurried.observability.health import BOUNDS_MS, HANGS_S, Health, LoopWatch, MemoryMeter, StallMeter
 
 
 def test_a_loop_is_as_old_as_its_last_finished_step() -> None:
@@ -22,6 +22,19 @@ def test_a_clock_that_was_set_back_makes_no_negative_age() -> None:
     watch = LoopWatch()
     watch.watch("flusher", Ms(9_000))
     assert watch.ages_s(Ms(1_000)) == {"flusher": 0.0}
+
+
+def test_a_prompt_loop_hangs_after_ten_minutes_whatever_the_clock_on_the_wall_says() -> None:
+    seconds = [0.0]
+    watch = LoopWatch(lambda: seconds[0])
+    finished = watch.watch("keeper", Ms(0), prompt=True)
+    watch.watch("collector", Ms(0))  # a large batch may take it longer
+    seconds[0] = HANGS_S
+    assert watch.hanging() == []
+    seconds[0] += 1
+    assert watch.hanging() == ["keeper"]
+    finished(Ms(0))
+    assert watch.hanging() == []
 
 
 @given(st.lists(st.floats(min_value=-1.0, max_value=20_000.0), min_size=1, max_size=300))

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from unhurried.domain.batch import Batch, BatchId, UpstreamId, custom_id, new_no
 from unhurried.domain.grouping import Order, Why
 from unhurried.domain.request import Defaults, NewRequest, accept
 from unhurried.domain.settling import Sighting
-from unhurried.domain.states import RequestState
+from unhurried.domain.states import TRANSITIONS, AttemptState, BatchState, DeliveryState, RequestState
 from unhurried.store.contract import Handed
 from unhurried.store.sqlite import SqliteStore, StoreConfig, open_store
 from unhurried.store.sqlite.connection import in_thread
@@ -33,6 +34,15 @@ PARAMS: dict[str, Any] = {
 SUCCEEDED = b'{"type":"succeeded", "message":{"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":5}}}'
 EXPIRED = b'{"type":"expired"}'
 CANCELED = b'{"type":"canceled"}'
+
+
+CHANGING: dict[str, type[StrEnum]] = {
+    "requests": RequestState,
+    "batches": BatchState,
+    "attempts": AttemptState,
+    "deliveries": DeliveryState,
+}
+"""The tables whose rows have a state, and which states these are."""
 
 
 def errored(kind: str) -> bytes:
@@ -176,9 +186,26 @@ class Shop:
         )
         return [row[0] for row in rows]
 
+    async def watch_states(self) -> None:
+        """Record from here on, in a table of this connection only, from which state to which a row was changed."""
+        await self.ask("create temp table if not exists changes (of text, old text, new text, unique (of, old, new))")
+        for table in CHANGING:
+            await self.ask(
+                f"create temp trigger if not exists watch_{table} after update of state on main.{table}"
+                " when old.state <> new.state"
+                f" begin insert or ignore into changes values ('{table}', old.state, new.state); end"
+            )
+
+    async def changes(self) -> dict[str, set[tuple[str, str]]]:
+        """The changes of state since the store was opened, by table."""
+        rows = await self.ask("select of, old, new from changes")
+        return {table: {(old, new) for of, old, new in rows if of == table} for table in CHANGING}
+
     async def check(self) -> None:
-        """Every invariant holds."""
+        """Every invariant holds, and every change of a state is in the table of the domain."""
         assert list(await self.store.complaints()) == []
+        for table, changes in (await self.changes()).items():
+            assert changes <= {(old.value, new.value) for old, new in TRANSITIONS[CHANGING[table]]}, table
 
     async def close(self, *, clean: bool = True, now: Ms = NOW) -> None:
         """``clean=False``: as a kill leaves it, with whatever was under way."""
@@ -191,6 +218,7 @@ class Shop:
 async def open_shop(path: Path, now: Ms = NOW, config: StoreConfig | None = None, *, recover: bool = True) -> Shop:
     store = await open_store(path, config or StoreConfig(readers=1), now)
     shop = Shop(store, path, asyncio.create_task(store.run()))
+    await shop.watch_states()
     if recover:
         await store.bind_account(URL, now)
         await store.recover(now)

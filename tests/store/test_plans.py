@@ -116,6 +116,7 @@ async def deliver_and_look(shop: Shop, now: Ms) -> None:
     assert (await store.return_lapsed(now))[0]
     await store.ask_flush("default", None, now)
     await store.request(ids[0])
+    await store.attempts_of(ids[0])
     await store.result(ids[0])
     await store.results_of(ids, 10**6)
     await store.batches(open_only=True, before=None, limit=10)

@@ -38,6 +38,19 @@ def test_the_same_key_is_the_same_request_and_another_body_under_it_is_refused(s
         assert (refused.value.status, refused.value.code) == (409, "idempotency_conflict")
 
 
+def test_a_request_tells_its_batch_its_attempts_and_its_events_oldest_first(shared: Stage) -> None:
+    with shared.client() as queue:
+        id = queue.submit(PARAMS, queue="history").id
+        view = queue.get(id, wait=30)
+        [attempt] = queue.attempts(id)
+        assert (attempt["batch"], attempt["upstream_batch"]) == (view["batch"], view["upstream_batch"])
+        assert (attempt["state"], attempt["won"]) == ("succeeded", True)
+        assert attempt["custom_id"].endswith(f"-{id}")
+        events = queue.events(view["batch"])
+        assert [event["seq"] for event in events] == sorted(event["seq"] for event in events)
+        assert len(events) > 2
+
+
 def test_a_request_that_is_refused_says_which_field(shared: Stage) -> None:
     with shared.client() as queue, pytest.raises(QueueError) as refused:
         queue.submit({**PARAMS, "stream": True})

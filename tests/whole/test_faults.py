@@ -160,7 +160,7 @@ def test_a_list_that_lags_within_the_grace_hides_nothing(shared: Stage) -> None:
 def test_a_late_twin_is_harvested_and_the_waste_is_on_record(shared: Stage) -> None:
     """The batch appears when it had been given up: the first outcome wins, and both payments can be seen."""
     queue = prepare(shared, "late-twin")
-    shared.simulator.fault("create_late", seconds=600)  # ten seconds: far beyond grace and absence
+    shared.simulator.fault("create_late", seconds=240)  # four seconds: beyond grace and absence
     ids = shared.submit(REQUESTS, queue)
     shared.wait_finished()
     shared.until(

@@ -181,7 +181,9 @@ def test_a_wrong_key_pauses_the_account_visibly_and_loses_nothing(folder: Path) 
         scene.start()
         ids = scene.submit(5)
         with scene.client() as client:
-            account = scene.until(lambda: (found := client.status()["account"]) and found["paused"] and found, "a pause")
+            account = scene.until(
+                lambda: (found := client.status()["account"]) and found["paused"] and found, "a pause"
+            )
         assert "401" in account["pause_reason"]
         assert "a-wrong-one" not in scene.tail(1_000)
         scene.stop()

@@ -1,7 +1,6 @@
 """Reaching the daemon: which socket, and what to say when nothing answers there."""
 
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,15 +36,21 @@ def socket_path(given: Path | None) -> Path:
     return Path(named) if named else load_settings().socket
 
 
+class NotRunning(CliError):
+    """No daemon listens on the socket."""
+
+
 @contextmanager
 def daemon(given: Path | None) -> Iterator["Client"]:
     """A client of the daemon. What it raises ends the command with one line and the right exit code."""
-    from unhurried.client import Client, DaemonUnreachable, QueueError
+    from unhurried.client import Client, DaemonDown, DaemonUnreachable, QueueError
 
     path = socket_path(given)
     try:
         with Client(path) as client:
             yield client
+    except DaemonDown as error:
+        raise NotRunning(f"{error}. {START_IT}", UNREACHABLE) from None
     except DaemonUnreachable as error:
         raise CliError(f"{error}. {START_IT}", UNREACHABLE) from None
     except QueueError as error:
@@ -58,13 +63,12 @@ def explain(error: "QueueError") -> str:
     return f"{error}{again} [{error.code}]"
 
 
-def database_hint() -> str:
-    """What a person can do while no daemon answers: read the database, if this machine has one where it should be."""
+def database_path() -> Path | None:
+    """The database of the settings, if they can be read and it is there."""
     from unhurried.settings import SettingsError, load
 
     try:
         path = load().database
     except SettingsError:
-        return ""
-    look = shlex.join(["sqlite3", "-readonly", str(path), "select * from v_queue"])
-    return f"; while it is down: {look}" if path.exists() else ""
+        return None
+    return path if path.is_file() else None

@@ -1,5 +1,6 @@
 """``unhurried requests list|show|cancel``."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -69,10 +70,11 @@ def show(request_id: RequestId, json: JsonOption = False, socket: SocketOption =
     """
     with daemon(socket) as client:
         view = client.get(request_id)
+        attempts = client.attempts(request_id)
         events = client.events(request_id)
         batch = client.batch(view["batch"]) if view.get("batch") else None
     if json:
-        json_out({**view, "events": events, "batch_view": batch})
+        json_out({**view, "attempts_view": attempts, "events": events, "batch_view": batch})
         return OK
     view = dict(view)
     result = view.pop("result", None)
@@ -96,7 +98,9 @@ def show(request_id: RequestId, json: JsonOption = False, socket: SocketOption =
             ("delivery", f"{view['delivery'] or 'none yet'} to {view['deliver_to']}"),
         ]
     )
-    for event in reversed(events):
+    for number, attempt in enumerate(attempts, start=1):
+        print(f"  attempt {number}: {_attempt(attempt)}")
+    for event in events:
         print(f"  {event['at']}  {event['what']}  {event.get('detail') or ''}".rstrip())
     if result is not None:
         print("result")
@@ -128,6 +132,18 @@ def cancel(request_id: RequestId, json: JsonOption = False, socket: SocketOption
     else:
         print(f"it is {view['state']}: flagged, it will not be sent again; if upstream answers, that is its outcome")
     return OK
+
+
+def _attempt(attempt: Mapping[str, Any]) -> str:
+    """One line: what became of it, in which batch, under which name."""
+    parts = [attempt["state"] + (", the outcome" if attempt["won"] else "")]
+    parts += [attempt[name] for name in ("ended_at", "error_type", "stop_reason") if attempt[name] is not None]
+    if attempt["input_tokens"] is not None or attempt["output_tokens"] is not None:
+        parts.append(f"{attempt['input_tokens'] or 0:,} tokens in, {attempt['output_tokens'] or 0:,} out")
+    parts.append(f"batch {attempt['batch']}")
+    if attempt["upstream_batch"] is not None:
+        parts.append(f"{attempt['custom_id']} in {attempt['upstream_batch']}")
+    return "; ".join(parts)
 
 
 def _moment(text: str | None) -> str | None:

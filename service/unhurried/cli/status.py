@@ -1,11 +1,13 @@
 """``unhurried status``: the whole queue at a glance."""
 
+import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from unhurried.cli.connection import JsonOption, SocketOption, daemon, database_hint
+from unhurried.cli.connection import JsonOption, NotRunning, SocketOption, daemon, database_path
 from unhurried.cli.exits import OK, UNREACHABLE, CliError
-from unhurried.cli.output import age, duration, fields, json_out, size, table
+from unhurried.cli.output import age, duration, fields, json_out, say, size, table
 
 STATES: Final = ("queued", "assigned", "submitted", "succeeded", "errored", "expired", "canceled")
 
@@ -13,7 +15,8 @@ STATES: Final = ("queued", "assigned", "submitted", "succeeded", "errored", "exp
 def status(json: JsonOption = False, socket: SocketOption = None) -> int:
     """Show the queue at a glance.
 
-    Requests by queue and state, open batches, the account, and what waits to be handed over.
+    Requests by queue and state, open batches, the account, and what waits to be handed over. While the daemon is down
+    it is read from the database of the settings, and the exit code is 69 all the same.
 
     \b
     unhurried status --json
@@ -21,15 +24,53 @@ def status(json: JsonOption = False, socket: SocketOption = None) -> int:
     try:
         with daemon(socket) as client:
             told = client.status()
-    except CliError as error:
-        if error.code != UNREACHABLE:
+    except NotRunning as error:
+        path = database_path()
+        if path is None:
             raise
-        raise CliError(f"{error}{database_hint()}", UNREACHABLE) from None
+        told = _peek(path, error)
+        say(f"unhurried: {error}")
+        say(f"unhurried: the daemon is not running; this is what the database says ({path})")
+        code = UNREACHABLE
+    else:
+        code = OK
     if json:
         json_out(told)
     else:
         _show(told)
-    return OK
+    return code
+
+
+def _peek(path: Path, down: CliError) -> dict[str, Any]:
+    """What the daemon would tell, but for itself: that is null, and ``database`` says where this comes from."""
+    import msgspec
+
+    from unhurried.store import StoreUnusable
+    from unhurried.store.sqlite.peek import peek
+
+    try:
+        status = asyncio.run(peek(path))
+    except StoreUnusable as unusable:
+        raise CliError(f"{down}. Nor can the database be read: {unusable}", UNREACHABLE) from None
+    told: dict[str, Any] = _with_times(msgspec.to_builtins(status))
+    for batch in told["open_batches"]:
+        del batch["attempts_by_state"], batch["events"]  # the daemon tells them of a single batch only
+    return {**told, "daemon": None, "database": str(path)}
+
+
+def _with_times(value: Any, name: str = "") -> Any:
+    """The store's moments as the daemon tells them."""
+    from unhurried.clock import Ms, rfc3339
+
+    match value:
+        case dict():
+            return {key: _with_times(one, key) for key, one in value.items()}
+        case list():
+            return [_with_times(one) for one in value]
+        case int() if name.endswith("_at") or name in ("nearest_deadline", "paused_until"):
+            return rfc3339(Ms(value))
+        case _:
+            return value
 
 
 def _show(told: Mapping[str, Any]) -> None:
@@ -61,7 +102,7 @@ def _show(told: Mapping[str, Any]) -> None:
             ("oldest queued", age(told.get("oldest_queued_at"))),
             ("nearest deadline", age(told.get("nearest_deadline"))),
             ("to hand over", _deliveries(told)),
-            ("daemon", _process(process, memory, stall)),
+            ("daemon", _process(process, memory, stall) if process else "not running"),
         ]
     )
 

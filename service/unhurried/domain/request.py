@@ -156,9 +156,8 @@ def accept(line: bytes, *, id: str, now: Ms, defaults: Defaults, peer_uid: int |
             "custom_id",
         )
     key = envelope.idempotency_key
-    if key is not None and not (1 <= len(key) <= IDEMPOTENCY_KEY_MAX and key.isprintable()):
-        says = f"idempotency_key must be 1 to {IDEMPOTENCY_KEY_MAX} printable characters"
-        raise Refusal("invalid_request", says, "idempotency_key")
+    if key is not None:
+        check_key(key)
     deadline_at, not_before = _times(envelope, now, defaults)
     return NewRequest(
         id=id,
@@ -179,6 +178,13 @@ def accept(line: bytes, *, id: str, now: Ms, defaults: Defaults, peer_uid: int |
         attempts_max=defaults.attempts_max,
         peer_uid=peer_uid,
     )
+
+
+def check_key(key: str) -> None:
+    """Refuse what is no idempotency key, wherever it stands: in the envelope or in a header."""
+    if not (1 <= len(key) <= IDEMPOTENCY_KEY_MAX and key.isprintable()):
+        says = f"an idempotency key must be 1 to {IDEMPOTENCY_KEY_MAX} printable characters"
+        raise Refusal("invalid_request", says, "idempotency_key")
 
 
 def digest_of(params: bytes, version: str, beta: str) -> bytes:

@@ -1,7 +1,9 @@
 """The states, and the one table of which may follow which.
 
-The store turns every change into a guarded statement (``… where id = ? and state = ?``) and asks ``check`` first, so a
-change that is not in this table cannot be written. ``docs/architecture.md`` shows the same table as a picture.
+The store makes every change by a guarded statement (``… where … and state = ?``). A change of a batch is asked of
+``check`` first, so one that is not in the table cannot be written. Requests, attempts and deliveries change many at a
+time, in statements that name their states; the tests of the store record every change these make and compare it with
+the table. ``docs/architecture.md`` shows the same table as a picture.
 """
 
 from enum import StrEnum

@@ -87,7 +87,7 @@ _ACCOUNT_TYPES: Final = frozenset({"authentication_error", "billing_error", "per
 
 
 def outcome_of(answer: Answer) -> Outcome:
-    """The table of DESIGN section 3, submission."""
+    """The table in docs/architecture.md, "Submission: paid once"."""
     match answer:
         case Created():
             return answer

@@ -115,7 +115,7 @@ def build_api(deps: IngestDeps) -> FastAPI:
     for status, code in _CODES.items():
         api.add_exception_handler(status, _refuser(code))
     api.add_middleware(_Upwards)
-    api.openapi = describe.cached(api)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    api.openapi = describe.cached(api, deps.settings.wait_max_s)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return api
 
 
@@ -132,6 +132,14 @@ def _add_request_routes(api: FastAPI, deps: IngestDeps) -> None:
             custom_id=query.custom_id,
         )
         return Json(views.requests(await store.requests(wanted, query.cursor, query.limit)))
+
+    @api.get("/queue/requests/{id}/attempts", responses=describe.answers(views.Attempts, problems=(404,)))
+    async def list_attempts(id: Id, nothing: Nothing) -> Response:
+        """Every batch that a request has been in, oldest first, and what came of it there."""
+        found = await store.attempts_of(id)
+        if found is None:
+            raise Problem("not_found", f"there is no request {id!r}")
+        return Json(views.attempts(found))
 
     @api.post("/queue/requests/{id}/cancel", responses=describe.answers(views.Request, 200, 202, problems=(404, 409)))
     async def cancel_request(id: Id, request: Request, nothing: Nothing) -> Response:
@@ -210,9 +218,11 @@ def _add_operator_routes(api: FastAPI, deps: IngestDeps) -> None:
 def _add_process_routes(api: FastAPI, deps: IngestDeps) -> None:
     @api.get("/healthz", responses=describe.answers(views.Healthy, problems=(503,)))
     async def show_health() -> Response:
-        """Whether this process works: the event loop answers, and nothing is broken beyond repair."""
+        """Whether this process works: the event loop answers, nothing is broken beyond repair, and nothing hangs."""
         if (broken := deps.unhealthy()) is not None:
             raise Problem("store_unusable", broken)
+        if (hanging := deps.health.hanging()) and not deps.draining():  # a daemon that goes down has ended its loops
+            raise Problem("stalled", f"no step was finished for minutes by: {', '.join(hanging)}")
         loops = deps.health.loops(deps.clock.now())
         return Json(views.Healthy(status="ok", loops=loops, stall=deps.health.stall()))
 

@@ -1,7 +1,7 @@
 """What this room is handed by ``app``."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,10 @@ class Health(Protocol):
 
     def loops(self, now: Ms) -> Mapping[str, float]:
         """Seconds since each loop last finished a step, by name."""
+        ...
+
+    def hanging(self) -> Sequence[str]:
+        """The loops that never wait for the network and have not finished a step for minutes, by name."""
         ...
 
     def memory(self) -> Mapping[str, int]:

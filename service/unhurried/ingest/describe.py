@@ -73,7 +73,12 @@ _ENVELOPE: Final[dict[str, Any]] = {
         "priority": {"type": "integer", "minimum": PRIORITY_MIN, "maximum": PRIORITY_MAX, "default": 0},
         "deliver_to": {"type": ["string", "null"], "pattern": f"^{PULL_NAME.pattern}$"},
         "metadata": {"type": ["object", "null"], "description": "Handed back with the result. At most 16 KB."},
-        "idempotency_key": {"type": ["string", "null"], "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX},
+        "idempotency_key": {
+            "type": ["string", "null"],
+            "minLength": 1,
+            "maxLength": IDEMPOTENCY_KEY_MAX,
+            "description": "Printable characters.",
+        },
         "anthropic_version": {"type": ["string", "null"], "pattern": r"^\d{4}-\d{2}-\d{2}$"},
         "anthropic_beta": {"anyOf": [{"type": ["string", "null"]}, {"type": "array", "items": {"type": "string"}}]},
     },
@@ -128,9 +133,8 @@ def _parameter(name: str, where: str, schema: dict[str, Any], description: str =
     return {"name": name, "in": where, "required": where == "path", "schema": schema, "description": description}
 
 
-_WAIT: Final = _parameter(
-    "wait", "query", {"type": "number", "minimum": 0, "maximum": 3600}, "Seconds to be held at most."
-)
+_WAIT: Final = _parameter("wait", "query", {"type": "number", "minimum": 0}, "Seconds to be held at most.")
+"""Its maximum is a setting: ``document`` puts it in."""
 _BULK_BODY: Final = {
     "schema": {"type": "string"},
     "example": '{"params":{"model":"…","max_tokens":1024,"messages":[…]}}\n',
@@ -146,7 +150,7 @@ _TAKE: Final[dict[str, Any]] = {
             "Idempotency-Key",
             "header",
             {"type": "string", "minLength": 1, "maxLength": IDEMPOTENCY_KEY_MAX},
-            "Stands in for the field of one request; in bulk each line has its own.",
+            "Stands in for the field of one request, by the same rule; in bulk each line has its own.",
         )
     ],
     "requestBody": {
@@ -243,11 +247,14 @@ HOT_PATHS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def document(api: FastAPI) -> dict[str, Any]:
+def document(api: FastAPI, wait_max_s: float) -> dict[str, Any]:
     """The whole OpenAPI document."""
+    wait = {**_WAIT, "schema": {**_WAIT["schema"], "maximum": wait_max_s}}
     made = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
     for path, methods in HOT_PATHS.items():
-        made["paths"].setdefault(path, {}).update(methods)
+        made["paths"].setdefault(path, {}).update(
+            {method: _with(operation, _WAIT, wait) for method, operation in methods.items()}
+        )
     _, shapes = msgspec.json.schema_components(views.SHAPES, ref_template=_REF)
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(shapes)
@@ -255,12 +262,19 @@ def document(api: FastAPI) -> dict[str, Any]:
     return made
 
 
-def cached(api: FastAPI) -> Callable[[], dict[str, Any]]:
+def _with(operation: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The operation with ``new`` in place of the parameter ``old``."""
+    if "parameters" not in operation:
+        return operation
+    return {**operation, "parameters": [new if one is old else one for one in operation["parameters"]]}
+
+
+def cached(api: FastAPI, wait_max_s: float) -> Callable[[], dict[str, Any]]:
     """``document``, made when it is first asked for."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
-            api.openapi_schema = document(api)
+            api.openapi_schema = document(api, wait_max_s)
         return api.openapi_schema
 
     return openapi

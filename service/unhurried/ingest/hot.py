@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from uuid_utils import uuid7
 
-from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted, NewRequest, Refusal, accept
+from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted, NewRequest, Refusal, accept, check_key
 from unhurried.domain.states import FINAL_REQUEST_STATES
 from unhurried.ingest import asgi, bulk, problems, views
 from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
@@ -230,8 +230,7 @@ def _with_key(request: NewRequest, given: bytes) -> NewRequest:
         key = given.decode()
     except UnicodeDecodeError:
         raise Refusal("invalid_request", "the Idempotency-Key header is not UTF-8", "idempotency_key") from None
-    if not 1 <= len(key) <= 255:
-        raise Refusal("invalid_request", "the Idempotency-Key header must be 1 to 255 long", "idempotency_key")
+    check_key(key)
     if request.idempotency_key not in (None, key):
         raise Refusal("invalid_request", "the header names another idempotency key than the body", "idempotency_key")
     return msgspec.structs.replace(request, idempotency_key=key)

@@ -28,6 +28,7 @@ STATUS: Final[dict[str, tuple[int, str]]] = {
     "internal_error": (500, "The daemon made a mistake"),
     "busy": (503, "Too much waits to be written"),
     "draining": (503, "The daemon is going down"),
+    "stalled": (503, "A part of the daemon hangs"),
     "store_unusable": (503, "The database cannot be used"),
     "storage_full": (507, "There is no space left"),
 }

@@ -163,7 +163,7 @@ class _Protocol(HttpToolsProtocol):
         if (peer := _peer(transport)) is not None:
             self._extensions[PEER] = peer
         if len(self.connections) > _connections_max():
-            self._refuse(503, "busy", "Too many connections")
+            self._refuse(503, "busy", "Too many connections", b"retry-after: 1\r\n")
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -189,14 +189,12 @@ class _Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "invalid_request", "This is no HTTP request")
 
-    def _refuse(self, status: int, code: str, title: str) -> None:
+    def _refuse(self, status: int, code: str, title: str, headers: bytes = b"") -> None:
         body = b'{"type":"about:blank","title":"%s","status":%d,"detail":"%s","code":"%s"}' % (
             title.encode(), status, title.encode(), code.encode(),
         )  # fmt: skip
-        head = (
-            b"HTTP/1.1 %d \r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        )
-        self.transport.write(head % (status, len(body)) + body)
+        head = b"HTTP/1.1 %d \r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n"
+        self.transport.write(head % (status, len(body)) + headers + b"\r\n" + body)
         self.transport.close()
 
 

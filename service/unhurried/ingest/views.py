@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from unhurried.clock import Ms, rfc3339
-from unhurried.domain.states import BatchState, DeliveryState, RequestState
+from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
 from unhurried.store import contract
 
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
@@ -26,7 +26,10 @@ class AcceptedRequest(msgspec.Struct):
 
 
 class Request(msgspec.Struct, kw_only=True):
-    """A request as its caller sees it. ``result`` is there once it has finished."""
+    """A request as its caller sees it. ``result`` is there once it has finished.
+
+    ``batch`` is the one it travels in, or the one that brought its outcome.
+    """
 
     id: str
     state: RequestState
@@ -50,6 +53,27 @@ class Request(msgspec.Struct, kw_only=True):
     upstream_batch: str | None
     metadata: RawObject | None
     result: RawObject | UnsetType = UNSET
+
+
+class Attempt(msgspec.Struct, kw_only=True):
+    """A request in one batch. ``custom_id`` is its name upstream; ``won``: its result is the outcome."""
+
+    batch: str
+    upstream_batch: str | None
+    custom_id: str
+    state: AttemptState
+    won: bool
+    ended_at: Time | None
+    error_type: str | None
+    stop_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+
+
+class Attempts(msgspec.Struct):
+    """Oldest first."""
+
+    attempts: list[Attempt]
 
 
 class Requests(msgspec.Struct):
@@ -204,8 +228,8 @@ class Ready(msgspec.Struct):
 
 
 SHAPES = (
-    AcceptedRequest, Request, Requests, Results, FoundResults, Acked, Flushed, Resumed, Events, Batch, Batches, Status,
-    Healthy, Ready,
+    AcceptedRequest, Request, Attempts, Requests, Results, FoundResults, Acked, Flushed, Resumed, Events, Batch,
+    Batches, Status, Healthy, Ready,
 )  # fmt: skip
 
 encode = msgspec.json.Encoder().encode
@@ -235,6 +259,26 @@ def request(view: contract.RequestView, handed: contract.Handed | None = None) -
         upstream_batch=view.upstream_batch,
         metadata=_raw(view.metadata),
         result=UNSET if handed is None else Raw(handed.body),
+    )
+
+
+def attempts(found: Sequence[contract.AttemptView]) -> Attempts:
+    return Attempts(
+        attempts=[
+            Attempt(
+                batch=one.batch,
+                upstream_batch=one.upstream_batch,
+                custom_id=one.custom_id,
+                state=one.state,
+                won=one.won,
+                ended_at=_time(one.ended_at),
+                error_type=one.error_type,
+                stop_reason=one.stop_reason,
+                input_tokens=one.input_tokens,
+                output_tokens=one.output_tokens,
+            )
+            for one in found
+        ]
     )
 
 

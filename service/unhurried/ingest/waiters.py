@@ -7,7 +7,7 @@ in line is woken; when it got something, it wakes the next, so that a thousand i
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -117,10 +117,11 @@ class Waiters:
             await asyncio.wait({future, gone}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
         return future.done() and not gone.done() and not self._closed
 
-    async def watch(self, stop: asyncio.Event) -> None:
-        """Answer hints, and look at everyone every few seconds, until ``stop``; then let everyone go."""
+    async def watch(self, stop: asyncio.Event, finished: Callable[[Ms], None] = lambda _: None) -> None:
+        """Answer hints, and look at everyone every few seconds, until ``stop``; then let everyone go. ``finished`` is
+        told of each step."""
         try:
-            await repeat(self.step, clock=self._clock, bell=self.bell, stop=stop)
+            await repeat(self.step, clock=self._clock, bell=self.bell, stop=stop, finished=finished)
         finally:
             self.close()
 

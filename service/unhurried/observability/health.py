@@ -6,7 +6,7 @@ In memory only, for ``/healthz`` and ``/queue/status``; numbers that must surviv
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,23 +19,38 @@ BUSY: Final = 0.05
 BOUNDS_MS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0, 25.0, 35.0, 50.0, 75.0, 100.0,
                     150.0, 250.0, 500.0, 1_000.0, 2_500.0, 10_000.0)  # fmt: skip
 """Upper bounds of the lateness histogram; what is beyond the last falls behind it."""
+HANGS_S: Final = 600.0
+"""A loop that should step every minute and has not for so long will not any more."""
 PROCESS_STATUS: Final = Path("/proc/self/status")
 
 
 class LoopWatch:
     """When each loop last finished a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._finished_at: dict[str, Ms] = {}
+        self._prompt: dict[str, float] = {}
+        """When a prompt loop last finished, on a clock that nobody sets and that stands still in a suspended host."""
 
-    def watch(self, name: str, now: Ms) -> Callable[[Ms], None]:
-        """Register a loop, counted as just begun; returns what ``repeat(finished=…)`` takes."""
-        self._finished_at[name] = now
+    def watch(self, name: str, now: Ms, *, prompt: bool = False) -> Callable[[Ms], None]:
+        """Register a loop, counted as just begun; returns what ``repeat(finished=…)`` takes.
+
+        ``prompt``: its steps never wait for the network, and its pauses are a minute at most, so it can be judged.
+        """
 
         def finished(moment: Ms) -> None:
             self._finished_at[name] = moment
+            if prompt:
+                self._prompt[name] = self._monotonic()
 
+        finished(now)
         return finished
+
+    def hanging(self) -> Sequence[str]:
+        """The prompt loops that have not finished a step for ``HANGS_S``, by name."""
+        now = self._monotonic()
+        return sorted(name for name, finished_at in self._prompt.items() if now - finished_at > HANGS_S)
 
     def ages_s(self, now: Ms) -> Mapping[str, float]:
         """Seconds since each loop last finished a step, by name; never negative."""
@@ -133,6 +148,9 @@ class Health:
 
     def loops(self, now: Ms) -> Mapping[str, float]:
         return {name: round(age_s, 3) for name, age_s in self.watch.ages_s(now).items()}
+
+    def hanging(self) -> Sequence[str]:
+        return self.watch.hanging()
 
     def memory(self) -> Mapping[str, int]:
         return self.rss.figures()

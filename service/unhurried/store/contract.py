@@ -13,7 +13,7 @@ from unhurried.domain.batch import Batch, BatchId, UpstreamId
 from unhurried.domain.grouping import Group, Order
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.settling import Doubt, Known, Sighting
-from unhurried.domain.states import BatchState, DeliveryState, RequestState
+from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
 from unhurried.domain.submitting import Refused
 from unhurried.loop import TryLater
 
@@ -44,7 +44,10 @@ class AccountChanged(StoreUnusable):
 
 @dataclass(frozen=True, kw_only=True)
 class RequestView:
-    """A request as its caller sees it. Times are ``Ms``; the result itself is apart."""
+    """A request as its caller sees it. Times are ``Ms``; the result itself is apart.
+
+    ``batch`` is the one it travels in, or the one that brought its outcome.
+    """
 
     id: str
     state: RequestState
@@ -67,6 +70,22 @@ class RequestView:
     batch: BatchId | None
     upstream_batch: UpstreamId | None
     metadata: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptView:
+    """A request in one batch. ``custom_id`` is its name upstream; ``won``: its result is the outcome."""
+
+    batch: BatchId
+    upstream_batch: UpstreamId | None
+    custom_id: str
+    state: AttemptState
+    won: bool
+    ended_at: Ms | None
+    error_type: str | None
+    stop_reason: str | None
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +259,10 @@ class IngestStore(Protocol):
 
     async def requests(self, filter: RequestFilter, cursor: str | None, limit: int) -> RequestPage: ...
 
+    async def attempts_of(self, request_id: str) -> Sequence[AttemptView] | None:
+        """Every batch that a request has been in, oldest first. None: there is no such request."""
+        ...
+
     async def result(self, request_id: str) -> Handed | None:
         """The outcome of a request; None while it is open or unknown."""
         ...
@@ -266,7 +289,9 @@ class IngestStore(Protocol):
 
     async def batch(self, batch_id: BatchId) -> BatchView | None: ...
 
-    async def events(self, entity_id: str | None, limit: int) -> Sequence[Event]: ...
+    async def events(self, entity_id: str | None, limit: int) -> Sequence[Event]:
+        """The last ``limit`` ones, oldest of them first."""
+        ...
 
     async def status(self) -> Status: ...
 

@@ -9,6 +9,7 @@
                 the statements of each room, as plain functions of a ``Tx``
 ``reading``     the statements of the readers
 ``doctor``      every invariant as a query
+``peek``        a look into the database while no daemon runs
 ``store``       the class that joins them behind the contract
 """
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from unhurried.clock import Ms
-from unhurried.domain.batch import Batch, BatchId, UpstreamId, body_bytes, body_page
-from unhurried.domain.states import BatchState, DeliveryState, RequestState
+from unhurried.domain.batch import Batch, BatchId, UpstreamId, body_bytes, body_page, custom_id
+from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
 from unhurried.store.contract import (
+    AttemptView,
     BatchView,
     Event,
     Handed,
@@ -30,7 +31,8 @@ _VIEW: Final = (
     " r.not_before, r.waits_until, r.finished_at, r.cancel_requested_at, r.attempts, r.attempts_max, r.generation,"
     " r.params_bytes, r.deliver_to, d.state, b.id, r.metadata"
     " from requests r join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
-    " left join batches b on b.seq = r.batch_seq"
+    " left join results s on s.request_seq = r.seq"
+    " left join batches b on b.seq = coalesce(r.batch_seq, s.batch_seq)"  # travels in it, or was answered by it
     " left join deliveries d on d.request_seq = r.seq and d.generation = r.generation"
 )
 _HANDED: Final = (
@@ -44,6 +46,34 @@ _HANDED: Final = (
 def request(db: sqlite3.Connection, request_id: str) -> RequestView | None:
     row = db.execute(f"{_VIEW} where r.id = ?", (request_id,)).fetchone()
     return _view(row) if row else None
+
+
+def attempts_of(db: sqlite3.Connection, request_id: str) -> list[AttemptView] | None:
+    """Every attempt of a request, oldest first; None when there is no such request."""
+    row = db.execute("select seq from requests where id = ?", (request_id,)).fetchone()
+    if row is None:
+        return None
+    rows = db.execute(
+        "select b.id, b.upstream_id, b.nonce, a.state, a.won, a.ended_at, a.error_type, a.stop_reason, a.input_tokens,"
+        " a.output_tokens from attempts a join batches b on b.seq = a.batch_seq"
+        " where a.request_seq = ? order by a.batch_seq",
+        row,
+    )
+    return [
+        AttemptView(
+            batch=BatchId(batch),
+            upstream_batch=UpstreamId(upstream_id) if upstream_id else None,
+            custom_id=custom_id(nonce, request_id),
+            state=AttemptState(state),
+            won=bool(won),
+            ended_at=ended_at,
+            error_type=error_type,
+            stop_reason=stop_reason,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+        )
+        for batch, upstream_id, nonce, state, won, ended_at, error_type, stop_reason, tokens_in, tokens_out in rows
+    ]
 
 
 def requests(db: sqlite3.Connection, filter: RequestFilter, cursor: str | None, limit: int) -> RequestPage:

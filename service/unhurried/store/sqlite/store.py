@@ -178,6 +178,9 @@ class SqliteStore:
     async def requests(self, filter: contract.RequestFilter, cursor: str | None, limit: int) -> contract.RequestPage:
         return await self._read(lambda db: reading.requests(db, filter, cursor, limit))
 
+    async def attempts_of(self, request_id: str) -> Sequence[contract.AttemptView] | None:
+        return await self._read(lambda db: reading.attempts_of(db, request_id))
+
     async def result(self, request_id: str) -> contract.Handed | None:
         return await self._read(lambda db: reading.result(db, request_id))
 
