@@ -6,7 +6,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
+def environ() -> Iterator[dict[str, str]]:
+    """With a temporary folder of its own, of a short name: where sockets would not fit, the demo takes another."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(("UNHURRIED_", "ANTHROPIC_"))}
-    (tmp_path / "t").mkdir()
-    return {**kept, "PYTHONPATH": str(ROOT / "service"), "TMPDIR": str(tmp_path / "t")}
+    with tempfile.TemporaryDirectory(prefix="unhurried-") as folder:
+        yield {**kept, "PYTHONPATH": str(ROOT / "service"), "TMPDIR": folder}
 
 
 def demo(environ: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
