@@ -156,6 +156,7 @@ def begin_batch(tx: Tx, order: Order, nonce: str, now: Ms) -> BatchId:
 
 
 def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int, chunk: int) -> int:
+    """Move a chunk of waiting requests into a forming batch; how many, 0 when it is full or none waits."""
     row = tx.db.execute(
         "select b.seq, b.group_id, b.requests, b.params_bytes, g.queue_id"
         " from batches b join groups g on g.id = b.group_id"

@@ -14,6 +14,7 @@ ACTOR = "poller"
 
 
 def open_batches(db: sqlite3.Connection) -> list[OpenBatch]:
+    """Batches that exist upstream and still owe results, oldest first."""
     rows = db.execute(
         # The members of a late twin were given up and are not counted as open: what came for them is counted instead.
         "select case b.late when 0 then b.requests - b.members_open else (select count(*) from attempts a"
@@ -78,6 +79,7 @@ def record_cancel_sent(tx: Tx, batch_id: BatchId, now: Ms) -> None:
 
 
 def record_ended(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
+    """Upstream has finished it: from now on its results are collected."""
     batch = batch_by_id(tx.db, batch_id)
     if batch is None or batch.state not in (BatchState.IN_PROGRESS, BatchState.CANCELING):
         return

@@ -294,6 +294,7 @@ def events(db: sqlite3.Connection, entity_id: str | None, limit: int) -> list[Ev
 
 
 def status(db: sqlite3.Connection) -> Status:
+    """The numbers of the whole queue, from kept counters and index look-ups: no table is counted."""
     open_now = batches(db, open_only=True, before=None, limit=1_000)
     counts = _request_counts(db, open_now)
     waiting = db.execute(

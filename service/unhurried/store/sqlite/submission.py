@@ -30,6 +30,7 @@ CREDENTIAL_STATUSES: Final = frozenset({"401", "402", "403"})
 
 
 def account(db: sqlite3.Connection) -> Account | None:
+    """The one row of the account; None before the first start."""
     row = db.execute(
         "select base_url, workspace, paused_at, paused_until, pause_reason, refusals, swept_at from account"
     ).fetchone()
@@ -48,6 +49,7 @@ def account(db: sqlite3.Connection) -> Account | None:
 
 
 def bind_account(tx: Tx, base_url: str, now: Ms) -> None:
+    """At the first start, remember where the work is paid; later, insist on it while any is open."""
     found = account(tx.db)
     if found is None:
         tx.db.execute("insert into account (id, base_url) values (1, ?)", (base_url,))
@@ -128,6 +130,7 @@ def waiting_upstream(db: sqlite3.Connection) -> int:
 
 
 def record_submission(tx: Tx, batch_id: BatchId, window_from: Ms, now: Ms) -> Batch | None:
+    """The intent to POST. None when the batch is not to be submitted now: see the contract."""
     row = tx.db.execute(
         "select requests, stale, cancels >= members_open from batches where id = ? and state = 'forming'", (batch_id,)
     ).fetchone()
@@ -150,6 +153,7 @@ def record_submission(tx: Tx, batch_id: BatchId, window_from: Ms, now: Ms) -> Ba
 
 
 def record_created(tx: Tx, batch_id: BatchId, upstream_id: UpstreamId, created_at: Ms, now: Ms) -> bool:
+    """Upstream said yes. False, and nothing changed, when the batch was not being submitted."""
     holder = tx.db.execute("select id from batches where upstream_id = ? and proved = 0", (upstream_id,)).fetchone()
     if holder is not None:
         disown(tx, BatchId(holder[0]), f"it is {batch_id}", stranger=False, now=now)
@@ -247,6 +251,7 @@ def _doubts(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> l
 
 
 def known_ids(db: sqlite3.Connection, since: Ms) -> Known:
+    """What is known of upstream batches made since then."""
     rows = db.execute(
         "select upstream_id, proved from batches where upstream_id is not null and upstream_created_at >= ?"
         " union all select upstream_id, 1 from strangers",
@@ -283,6 +288,7 @@ def _is_held(tx: Tx, upstream_id: UpstreamId) -> bool:
 
 
 def adopt(tx: Tx, batch_id: BatchId, sighting: Sighting, *, proved: bool, now: Ms) -> bool:
+    """Take a batch that upstream lists for the one in doubt. False when either has changed meanwhile."""
     if _is_held(tx, sighting.id):  # taken by another while the list was on its way
         return False
     return tx.move_batch(
@@ -349,6 +355,7 @@ def batch_by_nonce(db: sqlite3.Connection, nonce: str) -> Batch | None:
 
 
 def harvest_twin(tx: Tx, batch_id: BatchId, sighting: Sighting, now: Ms) -> bool:
+    """An abandoned batch exists upstream after all: collect it. False when it is no longer abandoned."""
     if _is_held(tx, sighting.id):
         return False
     return tx.move_batch(

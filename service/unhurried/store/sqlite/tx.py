@@ -80,6 +80,7 @@ class Tx:
         new: str | None = None,
         detail: str | None = None,
     ) -> None:
+        """Tell of one thing that happened, in the same transaction as the thing itself."""
         self.db.execute(
             "insert into events (at, actor, entity, entity_id, what, old_state, new_state, detail)"
             " values (?, ?, ?, ?, ?, ?, ?, ?)",

@@ -57,6 +57,7 @@ class Backlog:
         return len(self.accepts) + len(self.others)
 
     def take(self) -> list[Job]:
+        """The next group: all waiting accepts within bounds, and behind them a bounded portion of everything else."""
         group: list[Job] = []
         size = weight = 0
         while self.accepts and len(group) < GROUP_JOBS_MAX and size < GROUP_BYTES_MAX:
