@@ -18,6 +18,7 @@ from unhurried.domain.grouping import Order, Why
 from unhurried.domain.request import Defaults, NewRequest, accept
 from unhurried.domain.settling import Sighting
 from unhurried.domain.states import TRANSITIONS, AttemptState, BatchState, DeliveryState, RequestState
+from unhurried.store import StoreUnusable
 from unhurried.store.contract import Handed
 from unhurried.store.sqlite import SqliteStore, StoreConfig, open_store
 from unhurried.store.sqlite.connection import in_thread
@@ -210,7 +211,7 @@ class Shop:
     async def close(self, *, clean: bool = True, now: Ms = NOW) -> None:
         """``clean=False``: as a kill leaves it, with whatever was under way."""
         self.store.stop_writing()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(StoreUnusable, asyncio.CancelledError):  # a test may have broken the disk
             await self.writer
         await self.store.close(clean=clean, now=now)
 

@@ -1,7 +1,6 @@
 """Any order of events: the real store against a plain dict, with restarts and kills among them."""
 
 import asyncio
-import contextlib
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -254,8 +253,7 @@ class AnyOrder(RuleBasedStateMachine):
             confirmed = {id.rpartition(".")[0] for id in self.acked}
             assert sorted(handed.request_id for handed in pulled) == sorted(self.outcomes.keys() - confirmed)
         finally:
-            with contextlib.suppress(Exception):
-                self.run(self.shop.close())
+            self.run(self.shop.close())
             self.runner.close()
             self.folder.cleanup()
 

@@ -17,6 +17,7 @@ def delivery_id(request_id: str, generation: int) -> str:
 
 
 def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms) -> list[Handed]:
+    """Hand out what is pending, oldest first, under a lease; at least one result however large, if there is any."""
     cursor = tx.db.execute(
         "select d.seq, d.generation, d.attempts, r.id, r.custom_id, r.metadata, r.state, q.name, q.id, s.stored_at,"
         " s.body from destinations t"
@@ -61,6 +62,7 @@ def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float
 
 
 def ack(tx: Tx, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acked:
+    """Confirm deliveries by id, whether their lease still runs or not. Safe to repeat."""
     found = _deliveries(tx.db, [pair for text in delivery_ids if (pair := _parts(text)) is not None])
     confirmed, already, unknown = [], [], []
     changes = []
