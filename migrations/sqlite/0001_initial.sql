@@ -1,5 +1,9 @@
 -- The first schema. Times are whole milliseconds since 1970-01-01T00:00:00Z. The tables are for the daemon;
 -- people read the views at the end (v_…), which have names, human times and no bodies.
+--
+-- Foreign keys stand where rows are few. The five tables with a row or more for each request have none: checking them
+-- was a quarter of the time of an accept, and retention would look up every child of every row it deletes.
+-- `unhurried doctor` checks these references instead.
 
 create table boots (                    -- one row for each start of the daemon
   epoch       integer primary key,
@@ -21,12 +25,24 @@ create table account (                  -- where upstream work is paid; never a 
   swept_at       integer                -- last sweep for late twins
 ) strict;
 
-create table queues (
-  id            integer primary key,
-  name          text not null unique,
-  paused_at     integer,
-  pause_reason  text,
-  created_at    integer not null
+create table queues (                   -- null in a setting: what the daemon's own settings say
+  id                    integer primary key,
+  name                  text not null unique,
+  paused_at             integer,
+  pause_reason          text,
+  created_at            integer not null,
+  linger_s              real,
+  batch_requests_max    integer,
+  batch_bytes_max       integer,
+  deadline_s            real,
+  attempts_max          integer,
+  priority              integer,
+  deliver_to            text,
+  anthropic_version     text,
+  anthropic_beta        text,
+  open_requests_max     integer,        -- at which new requests of this queue are refused
+  retention_days        real,           -- after its delivery a request is kept for so long
+  unread_days           real            -- an undelivered result is kept for so long; null: for ever
 ) strict;
 
 create table groups (                   -- what may share a batch
@@ -48,11 +64,11 @@ create table groups (                   -- what may share a batch
 create index groups_waiting on groups (id) where waiting_requests > 0;
 
 create table counters (                 -- how many are in which stored state; kept, never counted
-  queue_id  integer not null references queues (id),
   entity    text not null check (entity in ('request', 'delivery')),
+  owner_id  integer not null,           -- of a request its queue, of a delivery its destination
   state     text not null,
   n         integer not null check (n >= 0),
-  primary key (queue_id, entity, state)
+  primary key (entity, owner_id, state)
 ) strict, without rowid;
 
 create table batches (
@@ -87,6 +103,7 @@ create table batches (
   members_open         integer not null default 0 check (members_open >= 0),
   cancels              integer not null default 0,  -- open members whose caller asked to cancel
   stale                integer not null default 0,  -- members that a late twin answered while this one was forming
+  forgotten            integer not null default 0,  -- members that retention has deleted since
   release_cap          integer,                     -- refused as a whole: members travel on in batches of this size
   released_to          integer not null default 0,  -- members up to this request_seq have been looked at for release
   failures             integer not null default 0,  -- reads of the results that broke, in a row
@@ -105,10 +122,10 @@ create index batches_ended on batches (upstream_ended_at) where upstream_ended_a
 create table requests (
   seq                  integer primary key,
   id                   text not null unique,
-  group_id             integer not null references groups (id),
+  group_id             integer not null,
   state                text not null check (state in ('queued', 'assigned', 'succeeded', 'errored', 'expired', 'canceled')),
                          -- 'submitted' is 'assigned' to a batch that has an upstream_id: see v_requests
-  batch_seq            integer references batches (seq),
+  batch_seq            integer,
   priority             integer not null,
   accepted_at          integer not null,
   queued_at            integer not null,          -- since when it waits to be sent
@@ -119,13 +136,15 @@ create table requests (
   digest               blob not null,
   attempts             integer not null default 0,  -- that had an outcome; a lost batch costs none
   attempts_max         integer not null,
-  generation           integer not null default 1,
+  generation           integer not null default 1,  -- an operator's retry begins another
+  delivery             integer not null default 0,  -- number of its newest delivery
   deliver_to           text not null,
   custom_id            text,
   metadata             text,
   peer_uid             integer,
   cancel_requested_at  integer,
   finished_at          integer,
+  erased_at            integer,                   -- params, result, metadata and names were taken out
   check ((batch_seq is not null) = (state = 'assigned')),
   check ((finished_at is not null) = (state in ('succeeded', 'errored', 'expired', 'canceled')))
 ) strict;
@@ -135,7 +154,7 @@ create index requests_due on requests (group_id, deadline_at) where state = 'que
 create index requests_later on requests (waits_until) where state = 'queued' and waits_until is not null;
 
 create table bodies (                   -- params, byte for byte as they came
-  request_seq  integer primary key references requests (seq),
+  request_seq  integer primary key,
   params       blob not null
 ) strict;
 
@@ -150,8 +169,8 @@ create table idempotency_keys (         -- lives longer than the request it name
 create index idempotency_keys_old on idempotency_keys (expires_at);
 
 create table attempts (                 -- one request in one batch; its place there is the order of request_seq
-  batch_seq       integer not null references batches (seq),
-  request_seq     integer not null references requests (seq),
+  batch_seq       integer not null,
+  request_seq     integer not null,
   state           text not null default 'open'
                     check (state in ('open', 'succeeded', 'errored', 'canceled', 'expired', 'superseded')),
   won             integer not null default 0,     -- its result is the outcome of the request
@@ -173,36 +192,51 @@ create index attempts_request on attempts (request_seq);
 -- the order of the requests would touch a page each, and every page touched is written to the log.
 create table results (                  -- the outcome of a request: at most one
   seq          integer primary key,
-  request_seq  integer not null unique references requests (seq),
-  batch_seq    integer references batches (seq),  -- null: decided without upstream (a cancel in the queue)
+  request_seq  integer not null unique,
+  batch_seq    integer,                           -- null: decided without upstream (a cancel in the queue)
   stored_at    integer not null,
   body         blob not null                      -- upstream's result object, byte for byte
 ) strict;
 
-create table destinations (
-  id          integer primary key,
-  name        text not null unique,
-  kind        text not null check (kind in ('pull')),
-  created_at  integer not null
+create table destinations (             -- where results go; `pull:…` come into being by being named
+  id             integer primary key,
+  name           text not null unique,
+  kind           text not null check (kind in ('pull', 'webhook')),
+  url            text,                            -- of a webhook
+  secrets        text,                            -- JSON: references such as env:NAME or file:/path, never a secret
+  concurrency    integer,                         -- null: what the daemon's settings say
+  created_at     integer not null,
+  paused_at      integer,
+  pause_reason   text,
+  failures       integer not null default 0,      -- in a row
+  failing_since  integer,
+  open_until     integer,                         -- the breaker: no attempt before
+  trips          integer not null default 0,      -- how often the breaker opened without a success between
+  check ((kind = 'webhook') = (url is not null)),
+  check (kind = 'webhook' or paused_at is null)
 ) strict;
 
 create table deliveries (               -- the handing over of one result to one destination
   seq             integer primary key,
-  request_seq     integer not null references requests (seq),
-  generation      integer not null,
-  destination_id  integer not null references destinations (id),
+  request_seq     integer not null,
+  generation      integer not null,               -- 1, 2, … for each request: a re-delivery is a new one
+  destination_id  integer not null,
   state           text not null check (state in ('pending', 'sending', 'delivered', 'dead', 'canceled')),
   epoch           integer,                        -- the boot that handed it out
   attempts        integer not null default 0,
   due_at          integer not null,               -- pending: not before; sending: end of the lease
   created_at      integer not null,
   finished_at     integer,
-  confirmed_by    text,                           -- ack, wait
+  confirmed_by    text,                           -- ack, wait, webhook
+  last_at         integer,                        -- the last attempt that failed, and what was said
+  last_status     integer,
+  last_error      text,
   unique (request_seq, generation),
   check ((finished_at is not null) = (state in ('delivered', 'dead', 'canceled')))
 ) strict;
 create index deliveries_due on deliveries (destination_id, due_at) where state = 'pending';
 create index deliveries_leased on deliveries (due_at) where state = 'sending';
+create index deliveries_dead on deliveries (destination_id, finished_at) where state = 'dead';
 
 create table strangers (                -- upstream batches that are proved not to be ours
   upstream_id  text primary key,
@@ -214,7 +248,7 @@ create table events (                   -- every transition of a batch, every ac
   seq        integer primary key autoincrement,
   at         integer not null,
   actor      text not null,             -- the loop or face that acted
-  entity     text not null check (entity in ('batch', 'request', 'queue', 'account', 'daemon')),
+  entity     text not null check (entity in ('batch', 'request', 'queue', 'destination', 'delivery', 'account', 'daemon')),
   entity_id  text not null,
   what       text not null,
   old_state  text,
@@ -240,7 +274,7 @@ join groups g on g.id = r.group_id
 join queues q on q.id = g.queue_id
 left join results s on s.request_seq = r.seq
 left join batches b on b.seq = coalesce(r.batch_seq, s.batch_seq)  -- it travels in it, or was answered by it
-left join deliveries d on d.request_seq = r.seq and d.generation = r.generation;
+left join deliveries d on d.request_seq = r.seq and d.generation = r.delivery;
 
 create view v_queue as
 select q.name as queue, g.model, g.waiting_requests as waiting, g.waiting_bytes,
@@ -255,8 +289,18 @@ where g.waiting_requests > 0
 order by q.name, g.model, g.deadline_class;
 
 create view v_counts as
-select q.name as queue, c.entity, c.state, c.n
-from counters c join queues q on q.id = c.queue_id where c.n > 0 order by q.name, c.entity desc, c.state;
+select c.entity, case c.entity when 'request' then q.name else t.name end as belongs_to, c.state, c.n
+from counters c
+left join queues q on c.entity = 'request' and q.id = c.owner_id
+left join destinations t on c.entity = 'delivery' and t.id = c.owner_id
+where c.n > 0 order by c.entity desc, belongs_to, c.state;
+
+create view v_queues as
+select name as queue, case when paused_at is null then 'open' else 'paused' end as state, pause_reason,
+       datetime(paused_at / 1000, 'unixepoch') as paused_at, linger_s, batch_requests_max, batch_bytes_max, deadline_s,
+       attempts_max, priority, deliver_to, anthropic_version, anthropic_beta, open_requests_max, retention_days,
+       unread_days
+from queues order by name;
 
 create view v_batches as
 select b.id, b.state, b.upstream_id, q.name as queue, g.model, b.requests, b.members_open, b.why,
@@ -294,8 +338,22 @@ from attempts a join requests r on r.seq = a.request_seq join batches b on b.seq
 create view v_deliveries as
 select r.id || '.' || d.generation as id, t.name as destination, d.state, d.attempts,
        datetime(d.created_at / 1000, 'unixepoch') as created_at, datetime(d.due_at / 1000, 'unixepoch') as due_at,
-       datetime(d.finished_at / 1000, 'unixepoch') as finished_at, d.confirmed_by
+       datetime(d.finished_at / 1000, 'unixepoch') as finished_at, d.confirmed_by,
+       datetime(d.last_at / 1000, 'unixepoch') as last_failed_at, d.last_status, d.last_error
 from deliveries d join requests r on r.seq = d.request_seq join destinations t on t.id = d.destination_id;
+
+create view v_destinations as
+select t.name, t.kind, t.url, case when t.paused_at is not null then 'paused'
+         when t.open_until > cast((julianday('now') - 2440587.5) * 86400000 as integer) then 'breaker open'
+         when t.failures > 0 then 'failing' else 'ok' end as state,
+       (select coalesce(sum(n), 0) from counters c where c.entity = 'delivery' and c.owner_id = t.id
+        and c.state in ('pending', 'sending')) as waiting,
+       (select coalesce(sum(n), 0) from counters c where c.entity = 'delivery' and c.owner_id = t.id
+        and c.state = 'dead') as dead,
+       t.failures, datetime(t.failing_since / 1000, 'unixepoch') as failing_since,
+       datetime(t.open_until / 1000, 'unixepoch') as next_try_at,
+       datetime(t.paused_at / 1000, 'unixepoch') as paused_at, t.pause_reason
+from destinations t order by t.name;
 
 create view v_account as
 select base_url, workspace, case when paused_at is null then 'open' else 'paused' end as state, pause_reason,

@@ -156,7 +156,7 @@ def plan_of(db: sqlite3.Connection, sql: str) -> Sequence[str]:
 def is_scan(step: str, sql: str) -> bool:
     """Whether a step of a plan walks over one of the tables that grow with the backlog."""
     match = re.match(r"SCAN (\w+)", step)
-    if match is None:
+    if match is None or step.endswith("INDEX deliveries_leased"):  # holds only what is handed out just now
         return False
     name = match[1]
     table = re.search(rf"\b(\w+) (?:as )?{name}\b", sql)

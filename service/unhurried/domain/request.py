@@ -6,6 +6,7 @@ What a batch or the API version forbids is refused here, because upstream would 
 """
 
 import re
+from collections.abc import Container
 from hashlib import sha256
 from typing import Annotated, Any, Final
 
@@ -18,6 +19,7 @@ QUEUE_DEFAULT: Final = "default"
 CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 QUEUE_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 PULL_NAME: Final = re.compile(r"pull:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
+WEBHOOK_NAME: Final = re.compile(r"webhook:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
 VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 BETA: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
 IDEMPOTENCY_KEY_MAX: Final = 255
@@ -84,6 +86,8 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
     anthropic_version: str = SAMPLING_REMOVED_SINCE
     params_bytes_max: int = 32_000_000
     attempts_max: int = 3
+    webhooks: Container[str] = frozenset()
+    """Names of the destinations that were added: the only ones besides ``pull:…`` that ``deliver_to`` may name."""
 
 
 class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +175,7 @@ def accept(line: bytes, *, id: str, now: Ms, defaults: Defaults, peer_uid: int |
         accepted_at=now,
         deadline_at=deadline_at,
         not_before=not_before,
-        deliver_to=_destination(envelope.deliver_to, queue),
+        deliver_to=check_destination(envelope.deliver_to, queue, defaults.webhooks),
         custom_id=envelope.custom_id,
         idempotency_key=key,
         metadata=_metadata(bytes(envelope.metadata)),
@@ -301,13 +305,18 @@ def _moment(text: str | None, field: str) -> Ms | None:
         ) from None
 
 
-def _destination(given: str | None, queue: str) -> str:
+def check_destination(given: str | None, queue: str, webhooks: Container[str]) -> str:
+    """The destination that a caller named, or the pull destination of the queue. Raises ``Refusal`` unless it is one
+    to pull from, which comes into being by being named, or one of ``webhooks``."""
     if given is None:
         return f"pull:{queue}"
-    if not PULL_NAME.fullmatch(given):
-        says = f"deliver_to {given[:80]!r} is not a destination; use pull:NAME or leave it out"
-        raise Refusal("invalid_request", says, "deliver_to")
-    return given
+    if PULL_NAME.fullmatch(given) or given in webhooks:
+        return given
+    if WEBHOOK_NAME.fullmatch(given):
+        says = f"there is no destination {given}; add it first: unhurried destinations add {given} URL"
+    else:
+        says = f"deliver_to {given[:80]!r} is not a destination; use pull:NAME, webhook:NAME or leave it out"
+    raise Refusal("invalid_request", says, "deliver_to")
 
 
 def _metadata(raw: bytes) -> bytes | None:

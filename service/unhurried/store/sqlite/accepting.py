@@ -42,7 +42,7 @@ def accept(
         seq += 1
         rows.append(_row(tx, request, seq, bounds_s))
         bodies.append((seq, request.params))
-        tx.count(queue_id, "request", "queued", 1)
+        tx.count("request", queue_id, "queued", 1)
         answers[place] = Accepted(request.id, RequestState.QUEUED)
     tx.db.executemany(_INSERT_REQUEST, rows)
     tx.db.executemany("insert into bodies (request_seq, params) values (?, ?)", bodies)

@@ -26,7 +26,7 @@ RESULT_BYTES: Final = 700
 """Roughly what one result writes besides its body."""
 
 _MEMBER_COLUMNS: Final = (
-    "r.seq, r.id, r.state, r.batch_seq, r.waits_until, r.attempts, r.attempts_max, r.generation,"
+    "r.seq, r.id, r.state, r.batch_seq, r.waits_until, r.attempts, r.attempts_max, r.delivery,"
     " r.cancel_requested_at, r.deliver_to, r.group_id, g.queue_id, r.params_bytes, a.state"
 )
 # `cross join` keeps SQLite from walking through the whole batch for each chunk: it must begin with the ids.
@@ -45,7 +45,7 @@ class Member:
     waits_until: int | None
     attempts: int
     attempts_max: int
-    generation: int
+    delivery: int
     cancel_requested_at: int | None
     deliver_to: str
     group_id: int
@@ -148,8 +148,8 @@ def _finish(
     if not pairs:
         return
     done = tx.db.executemany(
-        "update requests set state = ?, batch_seq = null, waits_until = null, attempts = attempts + ?, finished_at = ?"
-        " where seq = ? and state = ?",
+        "update requests set state = ?, batch_seq = null, waits_until = null, attempts = attempts + ?, finished_at = ?,"
+        " delivery = delivery + 1 where seq = ? and state = ?",
         [(result.state.value, counts_attempt, now, member.seq, member.state) for member, result in pairs],
     )
     guard(done, len(pairs), "finishing requests")
@@ -160,16 +160,16 @@ def _finish(
     tx.db.executemany(
         "insert into deliveries (request_seq, generation, destination_id, state, due_at, created_at)"
         " values (?, ?, ?, 'pending', ?, ?)",
-        [(member.seq, member.generation, tx.destination_id(member.deliver_to, now), now, now) for member, _ in pairs],
+        [(member.seq, member.delivery + 1, tx.destination_id(member.deliver_to, now), now, now) for member, _ in pairs],
     )
     elsewhere = [member.batch_seq for member, _ in pairs if member.batch_seq not in (None, batch_seq)]
     tx.db.executemany(
         "update batches set stale = stale + 1 where seq = ? and state = 'forming'", [(seq,) for seq in elsewhere]
     )
     for member, result in pairs:
-        tx.count(member.queue_id, "request", member.state, -1)
-        tx.count(member.queue_id, "request", result.state.value, 1)
-        tx.count(member.queue_id, "delivery", "pending", 1)
+        tx.count("request", member.queue_id, member.state, -1)
+        tx.count("request", member.queue_id, result.state.value, 1)
+        tx.count("delivery", tx.destination_id(member.deliver_to, now), "pending", 1)
         if member.state == "queued" and member.waits_until is None:
             tx.wait(member.group_id, -1, -member.params_bytes)
 
@@ -194,8 +194,8 @@ def _queue_again(tx: Tx, members: Sequence[Member], pauses: RetryPauses, now: Ms
     )
     guard(done, len(members), "queueing requests again")
     for member in members:
-        tx.count(member.queue_id, "request", "assigned", -1)
-        tx.count(member.queue_id, "request", "queued", 1)
+        tx.count("request", member.queue_id, "assigned", -1)
+        tx.count("request", member.queue_id, "queued", 1)
 
 
 def _base_group(tx: Tx, group_id: int) -> int:
@@ -256,8 +256,8 @@ def release_members(tx: Tx, chunk: int, now: Ms) -> int:
     if back:
         guard(done, len(back), "releasing requests")
     for member in back:  # queued_at stays: they have waited already, and a lost batch is no fault of theirs
-        tx.count(member.queue_id, "request", "assigned", -1)
-        tx.count(member.queue_id, "request", "queued", 1)
+        tx.count("request", member.queue_id, "assigned", -1)
+        tx.count("request", member.queue_id, "queued", 1)
         tx.wait(target or member.group_id, 1, member.params_bytes)
     return len(members)
 
@@ -278,7 +278,7 @@ def error_member(tx: Tx, batch_seq: int, place: int, error_type: str, body: byte
 def cancel_queued(tx: Tx, request_id: str, now: Ms) -> bool:
     """Cancel a request that is in no batch. False when it is not queued."""
     row = tx.db.execute(
-        "select r.seq, r.id, r.state, r.batch_seq, r.waits_until, r.attempts, r.attempts_max, r.generation,"
+        "select r.seq, r.id, r.state, r.batch_seq, r.waits_until, r.attempts, r.attempts_max, r.delivery,"
         " r.cancel_requested_at, r.deliver_to, r.group_id, g.queue_id, r.params_bytes, ''"
         " from requests r join groups g on g.id = r.group_id where r.id = ? and r.state = 'queued'",
         (request_id,),

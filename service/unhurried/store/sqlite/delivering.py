@@ -19,7 +19,7 @@ def delivery_id(request_id: str, generation: int) -> str:
 def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms) -> list[Handed]:
     """Hand out what is pending, oldest first, under a lease; at least one result however large, if there is any."""
     cursor = tx.db.execute(
-        "select d.seq, d.generation, d.attempts, r.id, r.custom_id, r.metadata, r.state, q.name, q.id, s.stored_at,"
+        "select d.seq, d.generation, d.attempts, t.id, r.id, r.custom_id, r.metadata, r.state, q.name, s.stored_at,"
         " s.body from destinations t"
         " join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?2"
         " join requests r on r.seq = d.request_seq join results s on s.request_seq = r.seq"
@@ -30,13 +30,13 @@ def pull(tx: Tx, destination: str, *, limit: int, bytes_max: int, lease_s: float
     handed: list[Handed] = []
     leased = []
     size = 0
-    for seq, generation, attempts, id, custom_id, metadata, state, queue, queue_id, stored_at, body in cursor:
+    for seq, generation, attempts, owner, id, custom_id, metadata, state, queue, stored_at, body in cursor:
         size += len(body)
         if handed and size > bytes_max:
             break
         leased.append((after(now, lease_s), tx.epoch, seq))
-        tx.count(queue_id, "delivery", "pending", -1)
-        tx.count(queue_id, "delivery", "sending", 1)
+        tx.count("delivery", owner, "pending", -1)
+        tx.count("delivery", owner, "sending", 1)
         handed.append(
             Handed(
                 delivery_id=delivery_id(id, generation),
@@ -72,14 +72,14 @@ def ack(tx: Tx, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acke
         if pair is None or delivery is None:
             unknown.append(text)
             continue
-        seq, state, queue_id = delivery
+        seq, state, owner = delivery
         if state not in ("pending", "sending"):
             already.append(text)
             continue
         changes.append((now, confirmed_by, seq, state))
-        tx.count(queue_id, "delivery", state, -1)
-        tx.count(queue_id, "delivery", "delivered", 1)
-        found[pair] = (seq, "delivered", queue_id)  # it may be named twice
+        tx.count("delivery", owner, state, -1)
+        tx.count("delivery", owner, "delivered", 1)
+        found[pair] = (seq, "delivered", owner)  # it may be named twice
         confirmed.append(text)
     done = tx.db.executemany(
         "update deliveries set state = 'delivered', finished_at = ?, confirmed_by = ? where seq = ? and state = ?",
@@ -101,22 +101,20 @@ def _parts(text: str) -> tuple[str, int] | None:
 def _deliveries(
     db: sqlite3.Connection, pairs: Sequence[tuple[str, int]]
 ) -> dict[tuple[str, int], tuple[int, str, int]]:
-    """``(seq, state, queue_id)`` of the deliveries that exist, all in one look-up."""
+    """``(seq, state, destination_id)`` of the deliveries that exist, all in one look-up."""
     rows = db.execute(
-        "select r.id, d.generation, d.seq, d.state, g.queue_id from json_each(?) j"
+        "select r.id, d.generation, d.seq, d.state, d.destination_id from json_each(?) j"
         " cross join requests r on r.id = j.value ->> 0"
-        " cross join deliveries d on d.request_seq = r.seq and d.generation = j.value ->> 1"
-        " join groups g on g.id = r.group_id",
+        " cross join deliveries d on d.request_seq = r.seq and d.generation = j.value ->> 1",
         (msgspec.json.encode(pairs).decode(),),
     )
-    return {(id, generation): (seq, state, queue_id) for id, generation, seq, state, queue_id in rows}
+    return {(id, generation): (seq, state, owner) for id, generation, seq, state, owner in rows}
 
 
 def return_lapsed(tx: Tx, chunk: int, now: Ms) -> tuple[int, Ms | None]:
     """Results whose lease has run out become available again. Also tells when the next lease ends."""
     rows = tx.db.execute(
-        "select d.seq, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
-        " join groups g on g.id = r.group_id where d.state = 'sending' and d.due_at <= ? order by d.due_at limit ?",
+        "select seq, destination_id from deliveries where state = 'sending' and due_at <= ? order by due_at limit ?",
         (now, chunk),
     ).fetchall()
     make_pending(tx, rows, now)
@@ -125,7 +123,7 @@ def return_lapsed(tx: Tx, chunk: int, now: Ms) -> tuple[int, Ms | None]:
 
 
 def make_pending(tx: Tx, leased: Sequence[tuple[int, int]], now: Ms) -> None:
-    """Take back what was handed out: ``(seq, queue_id)`` each."""
+    """Take back what was handed out: ``(seq, destination_id)`` each."""
     if not leased:
         return
     done = tx.db.executemany(
@@ -133,6 +131,6 @@ def make_pending(tx: Tx, leased: Sequence[tuple[int, int]], now: Ms) -> None:
         [(now, seq) for seq, _ in leased],
     )
     guard(done, len(leased), "taking deliveries back")
-    for _, queue_id in leased:
-        tx.count(queue_id, "delivery", "sending", -1)
-        tx.count(queue_id, "delivery", "pending", 1)
+    for _, owner in leased:
+        tx.count("delivery", owner, "sending", -1)
+        tx.count("delivery", owner, "pending", 1)

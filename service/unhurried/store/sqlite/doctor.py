@@ -50,8 +50,9 @@ INVARIANTS: Final[Sequence[Invariant]] = (
     ),
     Invariant(
         "members are counted",
-        "the number of attempts of a batch is the number of requests it was made of",
-        "select b.id from batches b where b.requests <> (select count(*) from attempts a where a.batch_seq = b.seq)",
+        "the number of attempts of a batch, and of those forgotten since, is the number of requests it was made of",
+        "select b.id from batches b where b.requests <> b.forgotten"
+        " + (select count(*) from attempts a where a.batch_seq = b.seq)",
     ),
     Invariant(
         "open members are counted",
@@ -75,15 +76,16 @@ INVARIANTS: Final[Sequence[Invariant]] = (
     ),
     Invariant(
         "every outcome is handed over",
-        "every finished request has a delivery of its generation",
+        "every finished request has its newest delivery",
         "select r.id from requests r where r.finished_at is not null and not exists"
-        " (select 1 from deliveries d where d.request_seq = r.seq and d.generation = r.generation)",
+        " (select 1 from deliveries d where d.request_seq = r.seq and d.generation = r.delivery)",
     ),
     Invariant(
         "nothing delivered early",
-        "a delivery exists only for a request that has, or in an earlier generation had, an outcome",
+        "what waits to be delivered is the newest delivery of a request that has an outcome",
         "select r.id || '.' || d.generation from deliveries d join requests r on r.seq = d.request_seq"
-        " where d.generation > r.generation or (d.generation = r.generation and r.finished_at is null)",
+        " where d.generation > r.delivery"
+        " or (d.state in ('pending', 'sending') and (d.generation <> r.delivery or r.finished_at is null))",
     ),
     Invariant(
         "every member is accounted for",
@@ -104,14 +106,25 @@ INVARIANTS: Final[Sequence[Invariant]] = (
         " where d.state = 'sending' and d.epoch < (select max(epoch) from boots)",
     ),
     Invariant(
+        "nothing without its owner",
+        "every body, attempt, result and delivery belongs to a request that is there, an attempt to a batch as well",
+        "select 'body ' || request_seq from bodies where request_seq not in (select seq from requests)"
+        " union all select 'attempt ' || request_seq from attempts where request_seq not in (select seq from requests)"
+        " or batch_seq not in (select seq from batches)"
+        " union all select 'result ' || request_seq from results where request_seq not in (select seq from requests)"
+        " union all select 'delivery ' || seq from deliveries where request_seq not in (select seq from requests)"
+        " or destination_id not in (select id from destinations)"
+        " union all select 'request ' || seq from requests where group_id not in (select id from groups)"
+        " or (batch_seq is not null and batch_seq not in (select seq from batches))",
+    ),
+    Invariant(
         "counters are right",
-        "the kept numbers of requests and deliveries by queue and state are what counting finds",
-        "select q.name || '/' || c.entity || '/' || c.state from counters c join queues q on q.id = c.queue_id"
-        " left join (select g.queue_id, 'request' as entity, r.state, count(*) as n from requests r"
-        "  join groups g on g.id = r.group_id group by 1, 3"
-        "  union all select g.queue_id, 'delivery', d.state, count(*) from deliveries d"
-        "  join requests r on r.seq = d.request_seq join groups g on g.id = r.group_id group by 1, 3) t"
-        " on t.queue_id = c.queue_id and t.entity = c.entity and t.state = c.state where c.n <> coalesce(t.n, 0)",
+        "the kept numbers of requests by queue, and of deliveries by destination, are what counting finds",
+        "select c.entity || ' ' || c.owner_id || ' ' || c.state from counters c"
+        " left join (select 'request' as entity, g.queue_id as owner_id, r.state, count(*) as n from requests r"
+        "  join groups g on g.id = r.group_id group by 2, 3"
+        "  union all select 'delivery', d.destination_id, d.state, count(*) from deliveries d group by 2, 3) t"
+        " on t.owner_id = c.owner_id and t.entity = c.entity and t.state = c.state where c.n <> coalesce(t.n, 0)",
     ),
     Invariant(
         "waiting is counted",

@@ -195,8 +195,8 @@ def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int,
         (len(chosen), added_bytes, batch_seq),
     )
     tx.wait(group_id, -len(chosen), -added_bytes)
-    tx.count(queue_id, "request", "queued", -len(chosen))
-    tx.count(queue_id, "request", "assigned", len(chosen))
+    tx.count("request", queue_id, "queued", -len(chosen))
+    tx.count("request", queue_id, "assigned", len(chosen))
     return len(chosen)
 
 
@@ -268,8 +268,8 @@ def drop_last_member(tx: Tx, batch_id: BatchId, now: Ms) -> bool:
         )
         guard(moved, 1, "dropping a member")
         tx.wait(group_id, 1, size)
-        tx.count(queue_id, "request", "queued", 1)
-        tx.count(queue_id, "request", "assigned", -1)
+        tx.count("request", queue_id, "queued", 1)
+        tx.count("request", queue_id, "assigned", -1)
         if canceled:
             cancel_queued(tx, last_id, now)
     detail = "a batch in doubt has as many requests: one less tells them apart"

@@ -33,13 +33,13 @@ _VIEW: Final = (
     " from requests r join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
     " left join results s on s.request_seq = r.seq"
     " left join batches b on b.seq = coalesce(r.batch_seq, s.batch_seq)"  # travels in it, or was answered by it
-    " left join deliveries d on d.request_seq = r.seq and d.generation = r.generation"
+    " left join deliveries d on d.request_seq = r.seq and d.generation = r.delivery"
 )
 _HANDED: Final = (
-    "select r.id, r.generation, r.custom_id, r.metadata, r.state, q.name, s.stored_at, coalesce(d.attempts, 0),"
+    "select r.id, r.delivery, r.custom_id, r.metadata, r.state, q.name, s.stored_at, coalesce(d.attempts, 0),"
     " d.state, s.body from requests r join results s on s.request_seq = r.seq"
     " join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
-    " left join deliveries d on d.request_seq = r.seq and d.generation = r.generation"
+    " left join deliveries d on d.request_seq = r.seq and d.generation = r.delivery"
 )
 
 
@@ -328,7 +328,7 @@ def _request_counts(db: sqlite3.Connection, open_now: Sequence[BatchView]) -> di
     """Requests by queue and visible state: kept counters, with ``submitted`` told apart through the open batches."""
     counts: dict[str, dict[str, int]] = {}
     rows = db.execute(
-        "select q.name, c.state, c.n from counters c join queues q on q.id = c.queue_id"
+        "select q.name, c.state, c.n from counters c join queues q on q.id = c.owner_id"
         " where c.entity = 'request' and c.n > 0"
     )
     for queue, state, n in rows:

@@ -392,8 +392,7 @@ def reclaim(tx: Tx, now: Ms) -> dict[str, int]:
     for (batch_id,) in submitting:
         record_unknown(tx, batch_id, "the daemon stopped while it was being submitted", now)
     leased = tx.db.execute(
-        "select d.seq, g.queue_id from deliveries d join requests r on r.seq = d.request_seq"
-        " join groups g on g.id = r.group_id where d.state = 'sending' and d.epoch < ?",
+        "select seq, destination_id from deliveries where state = 'sending' and epoch < ?",
         (tx.epoch,),
     ).fetchall()
     make_pending(tx, leased, now)

@@ -38,11 +38,12 @@ class Tx:
     db: sqlite3.Connection
     names: Names
     epoch: int
-    counted: Counter[tuple[int, str, str]] = field(default_factory=Counter)
+    counted: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     waiting: dict[int, tuple[int, int]] = field(default_factory=dict)
 
-    def count(self, queue_id: int, entity: str, state: str, n: int) -> None:
-        self.counted[queue_id, entity, state] += n
+    def count(self, entity: str, owner_id: int, state: str, n: int) -> None:
+        """Add ``n`` to the requests of a queue, or to the deliveries of a destination, that are in ``state``."""
+        self.counted[entity, owner_id, state] += n
 
     def wait(self, group_id: int, requests: int, size: int) -> None:
         """Add to what waits in a group, or take away when negative. ``size`` in bytes of params."""
@@ -51,13 +52,13 @@ class Tx:
 
     def settle(self) -> None:
         """Write the kept counters; called once, before the commit."""
-        for (queue_id, entity, state), n in self.counted.items():
+        for (entity, owner_id, state), n in self.counted.items():
             if n:
                 self.db.execute(
-                    "insert into counters (queue_id, entity, state, n) values (?, ?, ?, ?)"
+                    "insert into counters (entity, owner_id, state, n) values (?, ?, ?, ?)"
                     " on conflict do update set n = n + excluded.n" if n > 0 else
-                    "update counters set n = n + ?4 where queue_id = ?1 and entity = ?2 and state = ?3",
-                    (queue_id, entity, state, n),
+                    "update counters set n = n + ?4 where entity = ?1 and owner_id = ?2 and state = ?3",
+                    (entity, owner_id, state, n),
                 )  # fmt: skip
         for group_id, (requests, size) in self.waiting.items():
             self.db.execute(
@@ -153,12 +154,14 @@ class Tx:
         return found
 
     def destination_id(self, name: str, now: Ms) -> int:
+        """The destination of this name; one to pull from is made if it is new."""
         found = self.names.destinations.get(name)
         if found is None:
-            self.db.execute(
-                "insert into destinations (name, kind, created_at) values (?, 'pull', ?) on conflict do nothing",
-                (name, now),
-            )
+            if name.startswith("pull:"):
+                self.db.execute(
+                    "insert into destinations (name, kind, created_at) values (?, 'pull', ?) on conflict do nothing",
+                    (name, now),
+                )
             found = int(self.db.execute("select id from destinations where name = ?", (name,)).fetchone()[0])
             self.names.destinations[name] = found
         return found
