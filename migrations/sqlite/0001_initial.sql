@@ -257,6 +257,14 @@ create table events (                   -- every transition of a batch, every ac
 ) strict;
 create index events_entity on events (entity_id, seq);
 
+create table alarms (                   -- those that are on
+  name       text not null,
+  entity_id  text not null,             -- what it is about; empty: the daemon as a whole
+  since      integer not null,
+  detail     text not null,
+  primary key (name, entity_id)
+) strict, without rowid;
+
 -- For people ---------------------------------------------------------------------------------------------------------
 
 create view v_requests as
@@ -268,7 +276,8 @@ select r.id, q.name as queue, g.model,
        datetime(r.waits_until / 1000, 'unixepoch') as waits_until,
        datetime(r.finished_at / 1000, 'unixepoch') as finished_at,
        b.id as batch, b.upstream_id as upstream_batch, r.params_bytes, r.deliver_to,
-       d.state as delivery, datetime(r.cancel_requested_at / 1000, 'unixepoch') as cancel_requested_at
+       d.state as delivery, datetime(r.cancel_requested_at / 1000, 'unixepoch') as cancel_requested_at,
+       datetime(r.erased_at / 1000, 'unixepoch') as erased_at
 from requests r
 join groups g on g.id = r.group_id
 join queues q on q.id = g.queue_id
@@ -360,6 +369,10 @@ select base_url, workspace, case when paused_at is null then 'open' else 'paused
        datetime(paused_at / 1000, 'unixepoch') as paused_at, datetime(paused_until / 1000, 'unixepoch') as paused_until,
        refusals, datetime(swept_at / 1000, 'unixepoch') as swept_at
 from account;
+
+create view v_alarms as
+select name as alarm, entity_id as about, datetime(since / 1000, 'unixepoch') as since, detail
+from alarms order by since;
 
 create view v_events as
 select seq, datetime(at / 1000, 'unixepoch') as at, actor, entity, entity_id, what, old_state, new_state, detail

@@ -4,6 +4,8 @@ A large batch is formed in small commits, so that accepting goes on beside it. K
 the next start and completed with what it has: its members lose nothing by it.
 """
 
+from collections.abc import Callable
+
 import structlog
 
 from unhurried.clock import Clock, Ms, seconds_between
@@ -20,12 +22,22 @@ AHEAD_MAX = 2
 
 
 class Flusher:
-    def __init__(self, store: FlusherStore, clock: Clock, limits: Limits, chunk: int, submission: Bell) -> None:
+    def __init__(
+        self,
+        store: FlusherStore,
+        clock: Clock,
+        limits: Limits,
+        chunk: int,
+        submission: Bell,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``draining``: whether nothing shall linger any more."""
         self._store = store
         self._clock = clock
         self._limits = limits
         self._chunk = chunk
         self._submission = submission
+        self._draining = draining
 
     async def step(self, now: Ms) -> float:
         """Form at most one batch. Returns the seconds until it is worth looking again."""
@@ -38,7 +50,8 @@ class Flusher:
             return PAUSE_MAX_S if until is None else min(PAUSE_MAX_S, seconds_between(now, until))
         if await self._store.formed_ahead() >= AHEAD_MAX:
             return PAUSE_MAX_S  # the submission rings when it takes one
-        plan = grouping.plan(await self._groups(), self._limits, await self._store.turnarounds(), now)
+        groups, history = await self._groups(), await self._store.turnarounds()
+        plan = grouping.plan(groups, self._limits, history, now, flush=self._draining())
         if plan.order is not None:
             await self._form(plan.order)
             return 0.0

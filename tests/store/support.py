@@ -34,6 +34,8 @@ PARAMS: dict[str, Any] = {
 }
 SUCCEEDED = b'{"type":"succeeded", "message":{"stop_reason":"end_turn","usage":{"input_tokens":3,"output_tokens":5}}}'
 EXPIRED = b'{"type":"expired"}'
+WEBHOOKS = frozenset({"webhook:app", "webhook:other"})
+"""That a request may name; a test that does adds them to its store first."""
 CANCELED = b'{"type":"canceled"}'
 
 
@@ -56,7 +58,8 @@ INVALID, OVERLOADED = errored("invalid_request_error"), errored("overloaded_erro
 def new(now: Ms = NOW, *, params: dict[str, Any] | None = None, attempts_max: int = 3, **fields: Any) -> NewRequest:
     """A request as the front hands it to the store."""
     line = json.dumps({"params": PARAMS | (params or {})} | fields).encode()
-    return accept(line, id=str(uuid_utils.uuid7()), now=now, defaults=Defaults(attempts_max=attempts_max), peer_uid=7)
+    defaults = Defaults(attempts_max=attempts_max, webhooks=WEBHOOKS)
+    return accept(line, id=str(uuid_utils.uuid7()), now=now, defaults=defaults, peer_uid=7)
 
 
 def sighting(

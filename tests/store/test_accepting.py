@@ -137,12 +137,16 @@ async def test_deadlines_models_versions_and_betas_make_groups(shop: Shop) -> No
     assert sorted(group.requests for group in await shop.store.groups()) == [1, 1, 1, 1, 1, 1, 2]
 
 
-async def test_open_requests_are_never_counted_too_low(shop: Shop) -> None:
+async def test_open_requests_are_known_without_asking_the_disk(shop: Shop) -> None:
+    """As of the last commit, of all and of each queue, and after a new start as before it."""
     ids = await shop.some(5)
-    assert shop.store.open_requests() == 5
+    await shop.some(2, queue="other")
+    assert shop.store.open_requests() == 7
     await shop.store.cancel(ids[0], "test", NOW)
-    assert shop.store.open_requests() == 5
-    assert await shop.store.count_open_requests() == 4 == shop.store.open_requests()
+    await shop.store.recover(NOW)
+    assert shop.store.open_requests() == 6
+    of_queue = {queue.name: shop.store.open_requests_of(queue.id) for queue in await shop.store.queues()}
+    assert of_queue == {"default": 4, "other": 2}
 
 
 async def test_a_list_is_newest_first_and_goes_on_behind_its_cursor(shop: Shop) -> None:

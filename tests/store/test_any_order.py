@@ -1,6 +1,7 @@
 """Any order of events: the real store against a plain dict, with restarts and kills among them."""
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -28,8 +29,11 @@ from tests.store.support import (
 from unhurried.clock import Ms, after
 from unhurried.domain.batch import Batch, BatchId, UpstreamId
 from unhurried.domain.request import Accepted
-from unhurried.domain.states import FINAL_REQUEST_STATES, BatchState
+from unhurried.domain.states import FINAL_REQUEST_STATES, BatchState, RequestState
 from unhurried.domain.submitting import No, Refused
+from unhurried.store.contract import NotNow, RetryFilter
+from unhurried.store.sqlite.erasing import ERASED
+from unhurried.store.sqlite.retrying import RETRYABLE
 
 T = TypeVar("T")
 BODIES = [SUCCEEDED, INVALID, EXPIRED, CANCELED, OVERLOADED]
@@ -58,7 +62,13 @@ class AnyOrder(RuleBasedStateMachine):
         self.outcomes: dict[str, tuple[str, bytes] | None] = {}
         """Every accepted id, and its outcome once it was seen."""
         self.acked: set[str] = set()
+        self.withdrawn: set[str] = set()
+        """Deliveries that were canceled: their request was sent again or erased, or nobody came for them."""
         self.handed: list[str] = []
+        self.newest: dict[str, int] = {}
+        """The number of the newest delivery of each request; the first where it is missing."""
+        self.erased: set[str] = set()
+        self.forgotten: set[str] = set()
         self.upstream: dict[BatchId, There] = {}
         self.made = 0
 
@@ -73,6 +83,9 @@ class AnyOrder(RuleBasedStateMachine):
         requests = [new(self.now, priority=priority, attempts_max=2, **extra) for _ in range(count)]
         for request, answer in zip(requests, self.run(self.shop.store.accept(requests)), strict=True):
             assert isinstance(answer, Accepted)
+            if key and self.keys.get(key) in self.forgotten:
+                assert answer.duplicate and answer.id == self.keys[key]
+                continue  # its key outlives it
             if key:
                 assert answer.id == self.keys.setdefault(key, request.id)
             else:
@@ -96,8 +109,82 @@ class AnyOrder(RuleBasedStateMachine):
     def ack(self, data: st.DataObject) -> None:
         some = data.draw(st.lists(st.sampled_from(sorted(set(self.handed))), unique=True))
         acked = self.run(self.shop.store.ack(some, "ack", self.now))
-        assert set(acked.confirmed) == set(some) - self.acked and not acked.unknown
-        self.acked.update(some)
+        assert set(acked.confirmed) == set(some) - self.acked - self.withdrawn and not acked.unknown
+        self.acked.update(acked.confirmed)
+
+    # operators
+
+    @precondition(lambda self: self.outcomes)
+    @rule(data=st.data(), many=st.booleans())
+    def retry(self, data: st.DataObject, many: bool) -> None:
+        """One by its id, or all that a filter finds: what came to no good end is open again."""
+        store = self.shop.store
+        if many:
+            wanted = RetryFilter(states=RETRYABLE, error_type=data.draw(st.sampled_from([None, "overloaded_error"])))
+            found, _ = self.run(store.retry_candidates(wanted, None))
+            self.run(store.retry_many(found, wait_s=None, default_s=9.0, actor="test", now=self.now))
+            ids = [one.id for one in found]
+        else:
+            ids = [data.draw(st.sampled_from(sorted(self.outcomes)))]
+            with contextlib.suppress(NotNow):
+                self.run(store.retry(ids[0], wait_s=9.0, default_s=1.0, actor="test", now=self.now))
+        for id in ids:
+            before = self.outcomes[id]
+            if before is None or self.run(self.shop.state(id)) in FINAL_REQUEST_STATES:
+                continue
+            assert RequestState(before[0]) in RETRYABLE and id not in self.erased
+            self.outcomes[id] = None
+            self.withdraw(id)
+            self.newest[id] = self.newest.get(id, 1) + 1
+
+    @precondition(lambda self: self.outcomes)
+    @rule(data=st.data())
+    def erase(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.outcomes)))
+        with contextlib.suppress(NotNow):
+            self.run(self.shop.store.erase(id, "test", self.now))
+            self.erased.add(id)
+            self.outcomes[id] = (str(self.run(self.shop.state(id))), ERASED)
+            self.withdraw(id)
+            self.keys = {key: holder for key, holder in self.keys.items() if holder != id}
+
+    @rule(unread=st.booleans(), rows=st.integers(2, 9), rounds=st.integers(1, 3))
+    def forget(self, unread: bool, rows: int, rounds: int) -> None:
+        """Days pass, and the keeper does its rounds. What nobody has fetched stays, unless it was to be given up."""
+        self.now = after(self.now, 2 * 86_400)
+        for _ in range(rounds):
+            position, more = 0, True
+            while more:
+                page = self.run(
+                    self.shop.store.forget_outcomes(
+                        position, rows, retention_s=86_400, unread_s=86_400 if unread else None, now=self.now
+                    )
+                )
+                assert page.position > position or not page.more
+                position, more = page.position, page.more
+            self.run(self.shop.store.forget_batches(0, 1_000, self.now))
+            self.run(self.shop.store.forget_events(0, 1_000, days=1, now=self.now))
+        canceled = self.run(
+            self.shop.ask(
+                "select r.id, d.generation from deliveries d join requests r on r.seq = d.request_seq"
+                " where d.state = 'canceled'"
+            )
+        )
+        ended = self.acked | self.withdrawn
+        if unread:
+            self.withdrawn |= {f"{id}.{generation}" for id, generation in canceled}
+        there = {row[0] for row in self.run(self.shop.ask("select id from requests"))}
+        gone = self.outcomes.keys() - there
+        assert unread or all(f"{id}.{self.newest.get(id, 1)}" in ended for id in gone)
+        for id in gone:
+            assert self.outcomes.pop(id) is not None or unread
+        self.forgotten |= gone
+        self.handed = [one for one in self.handed if one.rpartition(".")[0] in there]
+
+    def withdraw(self, id: str) -> None:
+        newest = f"{id}.{self.newest.get(id, 1)}"
+        if newest not in self.acked:
+            self.withdrawn.add(newest)
 
     # time and crashes
 
@@ -250,7 +337,8 @@ class AnyOrder(RuleBasedStateMachine):
             self.nothing_is_lost_and_an_outcome_stays()
             assert None not in self.outcomes.values()
             pulled = self.run(self.shop.pull(self.now, limit=10_000))
-            confirmed = {id.rpartition(".")[0] for id in self.acked}
+            ended = self.acked | self.withdrawn
+            confirmed = {id for id in self.outcomes if f"{id}.{self.newest.get(id, 1)}" in ended}
             assert sorted(handed.request_id for handed in pulled) == sorted(self.outcomes.keys() - confirmed)
         finally:
             self.run(self.shop.close())
@@ -259,7 +347,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def drain(self) -> None:
         store = self.shop.store
-        while self.run(store.count_open_requests()) or self.run(store.open_batches()):
+        while store.open_requests() or self.run(store.open_batches()):
             self.now = Ms(self.now + 4_000_000)
             while self.run(store.wake_waiting(self.now)) == self.now:
                 pass

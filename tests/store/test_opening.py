@@ -36,7 +36,7 @@ async def test_the_settings_of_the_connections_are_in_force(shop: Shop) -> None:
         "foreign_keys": 1,
         "wal_autocheckpoint": 0,
         "busy_timeout": 10_000,
-        "secure_delete": 0,
+        "secure_delete": 2,
         "application_id": APPLICATION_ID,
         "temp_store": 2,
         "mmap_size": 0,

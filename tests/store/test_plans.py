@@ -11,9 +11,13 @@ import pytest
 
 from tests.store.support import EXPIRED, NOW, Shop, line, new, sighting
 from unhurried.clock import Ms, after
+from unhurried.domain.alarms import Alarm, AlarmName
+from unhurried.domain.delivering import Delivered, Gone, Misconfigured, Outcome, TryAgain
+from unhurried.domain.states import DeliveryState
 from unhurried.domain.submitting import No, Refused
-from unhurried.store.contract import RequestFilter
+from unhurried.store.contract import DeliveryFilter, RequestFilter, RetryFilter
 from unhurried.store.sqlite.connection import in_thread
+from unhurried.store.sqlite.retrying import RETRYABLE
 
 BIG = "requests|attempts|deliveries|bodies|results|idempotency_keys|events"
 
@@ -27,6 +31,12 @@ async def fill(shop: Shop) -> None:
         await shop.store.store_results(batch.id, [line(batch, id) for id in ids], NOW)
         await shop.store.finish_collecting(batch.id, 100, NOW)
     await shop.pull(limit=50)
+    for name in ("webhook:app", "webhook:other"):
+        await shop.store.put_webhook(name, "https://app.test/", ["env:A"], None, "test", NOW)
+        await shop.take(*(new(deliver_to=name) for _ in range(40)))
+    batch = await shop.end("webhooks")
+    await shop.store.store_results(batch.id, [line(batch, id) for id in await shop.members(batch)], NOW)
+    await shop.store.finish_collecting(batch.id, 1_000, NOW)
     await shop.some(50, not_before="2026-11-19T00:00:00Z")
 
 
@@ -37,6 +47,7 @@ async def exercise(shop: Shop) -> None:
     await doubt_and_settle(shop, now)
     await track_and_collect(shop, now)
     await deliver_and_look(shop, now)
+    await send_and_send_again(shop, now)
 
 
 async def form_and_refuse(shop: Shop, now: Ms) -> None:
@@ -125,9 +136,82 @@ async def deliver_and_look(shop: Shop, now: Ms) -> None:
     await store.events(batch.id, 10)
     await store.status()
     await store.requests(RequestFilter(batch=batch.id), None, 10)
-    await store.count_open_requests()
-    assert await store.forget_keys(after(NOW, 40 * 86_400), 50)
+    await steer(shop, now)
+    await keep(shop, after(NOW, 40 * 86_400))
     await store.recover(now)
+
+
+async def send_and_send_again(shop: Shop, now: Ms) -> None:
+    """Webhooks: each outcome of an attempt, an operator's looks and acts, and a stream that is given up."""
+    store = shop.store
+    app, other = [await store.destination(name) for name in ("webhook:app", "webhook:other")]
+    assert app is not None and other is not None
+    assert [found.name for found in await store.open_webhooks()] == ["webhook:app", "webhook:other"]
+    outcomes = [
+        TryAgain(detail="500", status=500),
+        Misconfigured(detail="no"),
+        Delivered(status=200),
+        Gone(detail="no"),
+    ]
+    for claimed, outcome in zip(await store.claim({app.id: 2, other.id: 2}, 60, now), outcomes, strict=True):
+        following = await store.record_outcome(
+            claimed, outcome, next_lease_s=60, jitter=0.5, disable_after_s=9, now=now
+        )
+        assert (following is not None) is isinstance(outcome, Delivered)
+    await store.return_lapsed(after(now, 3_600))
+    await store.pause_destination("webhook:app", "no", "test", now)
+    await store.resume_destination("webhook:app", "test", now)
+    await store.put_webhook("webhook:app", "https://app.test/2", ["env:A"], 3, "test", now)
+    await store.webhook_names()
+    await store.destinations("", 10)
+    [delivery, *_] = (await store.deliveries(DeliveryFilter(destination="webhook:app"), None, 5)).deliveries
+    assert await store.delivery(delivery.id) is not None
+    states = frozenset({DeliveryState.PENDING, DeliveryState.DEAD})
+    await store.deliveries(DeliveryFilter(states=states, since=NOW), None, 5)
+    await store.deliveries(DeliveryFilter(), None, 5)
+    assert await store.redeliver(delivery.id, "test", now) is not None
+    for filter in (DeliveryFilter(destination="webhook:app", states=states), DeliveryFilter(states=states, since=NOW)):
+        for dry_run in (True, False):
+            step = await store.redeliver_many(filter, None, "test", now, dry_run=dry_run)
+            assert step.deliveries
+    handed = await store.pull("pull:default", limit=5, bytes_max=10**6, lease_s=9, after_seq=3, now=after(now, 4_000))
+    ids = [str(one.delivery_id) for one in handed]
+    assert await store.still_out(ids) == set(ids)
+    assert await store.give_back(ids, now) == len(ids) == 5
+
+
+async def steer(shop: Shop, now: Ms) -> None:
+    store = shop.store
+    await store.change_queue("default", {"retention_days": 1.0}, "test", now)
+    await store.pause_queue("default", "why", "test", now)
+    await store.resume_queue("default", "test", now)
+    await store.queues()
+    await store.queue("default")
+    await store.note_drain(True, "test", now)
+    wanted = RetryFilter(states=RETRYABLE, queue="default", model="claude-sonnet-5-5", since=NOW)
+    found, _ = await store.retry_candidates(wanted, None)
+    assert len(found) > 2
+    await store.retry_candidates(RetryFilter(states=RETRYABLE, error_type="none"), 100)
+    await store.retry(found[0].id, wait_s=None, default_s=9.0, actor="test", now=now)
+    await store.retry_many(found, wait_s=None, default_s=9.0, actor="test", now=now)
+    await store.erase(found[0].id, "test", now)
+
+
+async def keep(shop: Shop, now: Ms) -> None:
+    store = shop.store
+    handed = await shop.pull(now, limit=100)
+    await store.ack([str(one.delivery_id) for one in handed], "ack", NOW)
+    page = await store.forget_outcomes(0, 100, retention_s=86_400.0, unread_s=3_600.0, now=now)
+    assert page.deleted
+    await store.forget_batches(0, 10, now)
+    await store.forget_events(0, 10, days=1, now=now)
+    await store.trim(10, now)
+    await store.vacuum(1)
+    await store.free_bytes()
+    await store.paused_since()
+    await store.record_alarms([Alarm(name=AlarmName.DISK_LOW, since=now, detail="low")], now)
+    await store.record_alarms([], now)
+    assert await store.forget_keys(now, 50)
 
 
 @pytest.mark.parametrize("analyzed", [True, False], ids=["with statistics", "without"])

@@ -5,18 +5,26 @@ from typing import Annotated, Any
 
 import typer
 
+from unhurried.cli import completion
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
 from unhurried.cli.exits import NO, OK, CliError
 from unhurried.cli.output import age, fields, json_line, json_out, say, size, table
 
 PAGE: int = 1000
-RequestId = Annotated[str, typer.Argument(metavar="ID", help="The id that accepting it gave.")]
+RequestId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id that accepting it gave.", autocompletion=completion.requests)
+]
 
 
 def list_(
-    queue: Annotated[str | None, typer.Option(help="Only of this queue.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only in this state: queued, submitted, succeeded, …")] = None,
-    batch: Annotated[str | None, typer.Option(help="Only members of this batch.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only of this queue.", autocompletion=completion.queues)] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="Only in this state: queued, submitted, succeeded, …", autocompletion=completion.states),
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option(help="Only members of this batch.", autocompletion=completion.batches)
+    ] = None,
     custom_id: Annotated[str | None, typer.Option(help="Only with this custom_id.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     json: JsonOption = False,
@@ -92,6 +100,7 @@ def show(request_id: RequestId, json: JsonOption = False, socket: SocketOption =
             ("not before", _moment(view["not_before"])),
             ("waits until", _moment(view["waits_until"])),
             ("cancel asked", _moment(view["cancel_requested_at"])),
+            ("erased", _moment(view.get("erased_at"))),
             ("finished", _moment(view["finished_at"])),
             ("attempts", f"{view['attempts']} of {view['attempts_max']}, generation {view['generation']}"),
             ("batch", f"{batch['id']} ({batch['state']}, upstream {batch['upstream_id']})" if batch else None),

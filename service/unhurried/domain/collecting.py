@@ -1,6 +1,7 @@
 """What a result line means for its request. Of each line only a few fields are decoded; the bytes are stored as they
 came."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,6 +70,20 @@ class Result:
     stop_reason: str | None
     error_type: str | None
     usage: Usage | None
+
+
+def tokens_of(usages: Iterable[Usage | None]) -> tuple[int, int, int, int, int]:
+    """Added up: input, output, written to the cache for 5 minutes, for an hour, read from the cache."""
+    given = answered = written = for_an_hour = read = 0
+    for usage in usages:
+        if usage is None:
+            continue
+        given += usage.input_tokens or 0
+        answered += usage.output_tokens or 0
+        written += usage.cache_creation_input_tokens or 0
+        for_an_hour += (usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0) or 0
+        read += usage.cache_read_input_tokens or 0
+    return given, answered, written - for_an_hour, for_an_hour, read
 
 
 class BadLine(Exception):

@@ -38,10 +38,16 @@ class Group:
     requests_cap: int | None = None
     bytes_cap: int | None = None
     """Halved each time upstream calls a batch of this group too large."""
+    linger_s: float | None = None
+    """This and the next two: what its queue says of itself; None: the daemon's limits hold."""
+    batch_requests_max: int | None = None
+    batch_bytes_max: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
+    """The daemon's own, which hold where a queue says nothing."""
+
     requests_max: int
     bytes_max: int
     linger_s: float
@@ -70,13 +76,16 @@ PAUSE_MAX_S = 30.0
 SAMPLES_MIN = 5
 
 
-def plan(groups: Sequence[Group], limits: Limits, history: dict[str, Sequence[float]], now: Ms) -> Plan:
+def plan(
+    groups: Sequence[Group], limits: Limits, history: dict[str, Sequence[float]], now: Ms, *, flush: bool = False
+) -> Plan:
     """Choose the group to send next, the one with the nearest deadline among those that are due.
 
     ``history`` has the turnarounds, in seconds, of the last batches of each model. Groups without requests are skipped.
+    ``flush``: whatever waits is due (the daemon is being drained).
     """
     waiting = [group for group in groups if group.requests > 0]
-    due = [(group, why) for group in waiting if (why := _why(group, limits, history, now)) is not None]
+    due = [(group, why) for group in waiting if (why := _why(group, limits, history, now, flush)) is not None]
     if due:
         group, why = min(due, key=lambda pair: (pair[0].nearest_deadline, pair[0].oldest_at, pair[0].id))
         return Plan(order=_order(group, limits, why), look_again_s=0.0)
@@ -96,23 +105,27 @@ def expected_turnaround_s(samples: Sequence[float], default_s: float) -> float:
     return quantiles(samples, n=10, method="inclusive")[-1]
 
 
-def _why(group: Group, limits: Limits, history: dict[str, Sequence[float]], now: Ms) -> Why | None:
+def _why(group: Group, limits: Limits, history: dict[str, Sequence[float]], now: Ms, flush: bool) -> Why | None:
     order = _order(group, limits, Why.FULL)
     if group.requests >= order.requests_max or group.bytes >= order.bytes_max:
         return Why.FULL if group.requests_cap is None else Why.SPLIT
-    if group.flush_asked_at is not None and group.oldest_at <= group.flush_asked_at:
+    if flush or (group.flush_asked_at is not None and group.oldest_at <= group.flush_asked_at):
         return Why.FLUSH
     if group.requests_cap is not None:
         return Why.SPLIT
     if _send_by(group, limits, history) <= now:
         return Why.DEADLINE
-    if after(group.oldest_at, limits.linger_s) <= now:
+    if _lingers_until(group, limits) <= now:
         return Why.LINGER
     return None
 
 
 def _due_at(group: Group, limits: Limits, history: dict[str, Sequence[float]]) -> Ms:
-    return min(after(group.oldest_at, limits.linger_s), _send_by(group, limits, history))
+    return min(_lingers_until(group, limits), _send_by(group, limits, history))
+
+
+def _lingers_until(group: Group, limits: Limits) -> Ms:
+    return after(group.oldest_at, limits.linger_s if group.linger_s is None else group.linger_s)
 
 
 def _send_by(group: Group, limits: Limits, history: dict[str, Sequence[float]]) -> Ms:
@@ -122,6 +135,8 @@ def _send_by(group: Group, limits: Limits, history: dict[str, Sequence[float]]) 
 
 
 def _order(group: Group, limits: Limits, why: Why) -> Order:
-    requests_max = min(limits.requests_max, group.requests_cap or limits.requests_max)
-    bytes_max = min(limits.bytes_max, group.bytes_cap or limits.bytes_max)
+    requests_max = group.batch_requests_max or limits.requests_max
+    requests_max = min(requests_max, group.requests_cap or requests_max)
+    bytes_max = group.batch_bytes_max or limits.bytes_max
+    bytes_max = min(bytes_max, group.bytes_cap or bytes_max)
     return Order(group=group, requests_max=requests_max, bytes_max=bytes_max, why=why)

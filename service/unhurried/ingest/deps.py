@@ -1,16 +1,20 @@
 """What this room is handed by ``app``."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, MutableSet, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from unhurried.clock import Clock, Ms
+from unhurried.domain.delivering import Misconfigured, Outcome, SecretRef, Target
+from unhurried.domain.queue import QueueSettings
 from unhurried.domain.request import Defaults
+from unhurried.ingest.draining import Draining
+from unhurried.ingest.queuebook import QueueBook
 from unhurried.ingest.waiters import Waiters
 from unhurried.loop import Bell
 from unhurried.settings import IngestSettings
-from unhurried.store.contract import IngestStore
+from unhurried.store.contract import DestinationStore, IngestStore, SteeringStore
 
 
 class Health(Protocol):
@@ -55,16 +59,38 @@ class Daemon:
     simulator: bool
 
 
+Metrics = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""Given an ``Accept``, the answer to a scrape and its media type."""
+
+
 def _nothing_wrong() -> str | None:
     return None
+
+
+async def _no_metrics(_accept: str) -> tuple[bytes, str]:
+    return b"", "text/plain; charset=utf-8"
+
+
+async def _no_webhooks(_target: Target, _secrets: Sequence[SecretRef]) -> Outcome:
+    return Misconfigured(detail="this daemon sends no webhooks")
+
+
+def _uncounted(_code: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestDeps:
     store: IngestStore
+    destinations: DestinationStore
+    steering: SteeringStore
+    queues: QueueBook
+    drain: Draining
     clock: Clock
     settings: IngestSettings
     defaults: Defaults
+    queue_settings: QueueSettings
+    """The daemon's own, for a queue that says nothing."""
     bells: Bells
     waiters: Waiters
     health: Health
@@ -79,5 +105,13 @@ class IngestDeps:
     """Why the daemon is not ready, or None."""
     unhealthy: Callable[[], str | None] = _nothing_wrong
     """What is broken beyond repair (the writer is gone), or None."""
+    webhooks: MutableSet[str] = field(default_factory=set)
+    """Names of the webhooks, the very set that ``defaults`` and its like look into: one that is added can be named in
+    ``deliver_to`` from then on."""
+    test_webhook: Callable[[Target, Sequence[SecretRef]], Awaitable[Outcome]] = _no_webhooks
+    """Sends one test event, at once. Raises nothing that a receiver can cause."""
     spool_dir: str | None = None
     """Where answers to large uploads may be kept for a moment; None: the system's temporary folder."""
+    metrics: Metrics = _no_metrics
+    refused: Callable[[str], None] = _uncounted
+    """Told the code of every refusal: of a call, or of one line of an upload in bulk."""

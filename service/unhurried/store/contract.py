@@ -4,13 +4,18 @@ Every change of state is guarded by the state it expects; a method whose guard f
 A cancelled caller changes nothing on disk either way: what was handed to the writer is carried out.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from unhurried.clock import Ms
+from unhurried.counting import Histogram
+from unhurried.domain.alarms import Alarm
 from unhurried.domain.batch import Batch, BatchId, UpstreamId
+from unhurried.domain.delivering import Breaker, Outcome, Parcel
 from unhurried.domain.grouping import Group, Order
+from unhurried.domain.queue import Queue
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
@@ -61,6 +66,7 @@ class RequestView:
     waits_until: Ms | None
     finished_at: Ms | None
     cancel_requested_at: Ms | None
+    erased_at: Ms | None
     attempts: int
     attempts_max: int
     generation: int
@@ -118,6 +124,8 @@ class Handed:
     attempt: int
     metadata: bytes | None
     body: bytes
+    seq: int = 0
+    """The place of the delivery among all: a cursor for whoever reads on. 0 where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +201,59 @@ class Account:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueueStatus:
+    """How a queue stands. Of what waits to be sent: its size, since when the oldest waits, the nearest deadline.
+    ``oldest_open_at``: since when the oldest without an outcome is there, at the latest: of what has been sent, the
+    first member of each open batch counts."""
+
+    name: str
+    waiting_bytes: int
+    oldest_queued_at: Ms | None
+    oldest_open_at: Ms | None
+    nearest_deadline: Ms | None
+    paused_at: Ms | None
+    pause_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenBatches:
+    """Those in one state. ``oldest_at``: when the POST of the oldest began, or, before that, when it was begun."""
+
+    batches: int
+    oldest_at: Ms | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DestinationStatus:
+    """How a destination stands. ``deliveries`` counts by state; ``oldest_at``: since when the oldest that is not handed
+    over waits. ``failures`` in a row ``failing_since``; ``open_until``: the breaker, no attempt before."""
+
+    name: str
+    kind: str
+    deliveries: dict[str, int]
+    oldest_at: Ms | None
+    paused_at: Ms | None
+    pause_reason: str | None
+    failures: int
+    failing_since: Ms | None
+    open_until: Ms | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """The database on its disk. ``free_bytes`` are within the database file: used again before it grows."""
+
+    database_bytes: int
+    free_bytes: int
+    wal_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
-    """Numbers that live in the store, so they survive a restart. ``requests`` counts by queue and visible state."""
+    """Numbers that live in the store, so they survive a restart. ``requests`` counts by queue and visible state,
+    ``batches`` tells of the unfinished ones by state."""
 
     requests: dict[str, dict[str, int]]
     open_batches: Sequence[BatchView]
@@ -205,6 +264,115 @@ class Status:
     oldest_delivery_at: Ms | None
     account: Account | None
     paused_queues: Sequence[str]
+    queues: Sequence[QueueStatus]
+    batches: dict[str, OpenBatches]
+    destinations: Sequence[DestinationStatus]
+    storage: Storage = field(compare=False)
+    """The disk is not ours alone: it tells something else each time."""
+    alarms: Sequence[Alarm]
+
+
+COMMIT_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+GROUP_BOUNDS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+
+@dataclass(kw_only=True)
+class Work:
+    """What the store has done since it was opened: plain numbers that it adds to, for whoever wants to show them.
+
+    ``accepts`` by ``accepted``, ``duplicate``, ``conflict``; ``finished``: requests that got their outcome from
+    upstream; ``delivered``: results whose delivery was confirmed; ``commits``: seconds of each transaction, the
+    fsync and the way to the writing thread included; ``groups``: writes that shared it.
+    """
+
+    accepts: Counter[str] = field(default_factory=Counter)
+    finished: int = 0
+    delivered: int = 0
+    commits: Histogram = field(default_factory=lambda: Histogram(COMMIT_BOUNDS_S))
+    groups: Histogram = field(default_factory=lambda: Histogram(GROUP_BOUNDS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where results go. ``url``, ``secrets`` (references, never a secret) and ``concurrency`` (None: the daemon's
+    default) are those of a webhook; ``deliveries`` counts by state, ``next_due_at`` is of those that are pending."""
+
+    id: int
+    name: str
+    kind: str
+    url: str | None
+    secrets: Sequence[str]
+    concurrency: int | None
+    created_at: Ms
+    paused_at: Ms | None
+    pause_reason: str | None
+    breaker: Breaker
+    deliveries: dict[str, int]
+    next_due_at: Ms | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryView:
+    """The handing over of one result to one destination. ``due_at``: while pending the next attempt, while sending the
+    end of the lease. ``last_…``: the last attempt that failed, and what the receiver said."""
+
+    id: str
+    destination: str
+    request_id: str
+    custom_id: str | None
+    queue: str
+    request_state: RequestState
+    state: DeliveryState
+    attempts: int
+    created_at: Ms
+    due_at: Ms
+    finished_at: Ms | None
+    confirmed_by: str | None
+    last_at: Ms | None
+    last_status: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryFilter:
+    """``since``: finished then or later; of those that are not finished, made then or later."""
+
+    destination: str | None = None
+    states: frozenset[DeliveryState] = frozenset()
+    since: Ms | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveryPage:
+    """Newest first; ``cursor`` as in ``RequestPage``."""
+
+    deliveries: Sequence[DeliveryView]
+    cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redelivered:
+    """One step of delivering many again: how many it found (and made, unless it only looked), and where the next step
+    goes on; None at the end."""
+
+    deliveries: int
+    cursor: tuple[int, int] | None
+
+
+class NotRedeliverable(Exception):
+    """It cannot be delivered again: it is under way, a newer one took its place, or there is no result any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """A delivery that this boot is to attempt now, and where to: as its destination stood when it was claimed."""
+
+    seq: int
+    destination_id: int
+    destination: str
+    url: str
+    secrets: Sequence[str]
+    parcel: Parcel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,9 +415,48 @@ class StoredResults:
     waste: int = 0
     accounted: int = 0
     """Members that had no line before and have one now."""
+    states: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Of these members, how their attempts ended. For the metrics, as what follows."""
+    tokens: tuple[int, int, int, int, int] = field(default=(0, 0, 0, 0, 0), compare=False)
+    """That upstream billed for them: input, output, cache writes for 5 minutes and for an hour, cache reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryFilter:
+    """Which outcomes an operator wants to have another try. ``since``: those that came then or later."""
+
+    states: frozenset[RequestState]
+    queue: str | None = None
+    model: str | None = None
+    error_type: str | None = None
+    since: Ms | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryCandidate:
+    id: str
+    queue: str
+    model: str
+    state: RequestState
+    error_type: str | None
+
+
+class NotNow(Exception):
+    """A request cannot be sent again, or erased, as it is; the text says why. Nothing was changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """How far a walk has come. ``more``: it can go on at once."""
+
+    position: int
+    more: bool
+    deleted: int = 0
 
 
 class IngestStore(Protocol):
+    work: Work
+
     async def accept(self, requests: Sequence[NewRequest]) -> Sequence[Accepted | KeyConflict]:
         """Store new requests; when this returns they are on disk. One answer each, in their order.
         Raises ``StoreBusy`` or ``StoreFull``, and then none of them was stored."""
@@ -275,8 +482,19 @@ class IngestStore(Protocol):
         """Cancel a queued request at once, flag an assigned one; a finished one stays as it is. None: no such one."""
         ...
 
-    async def pull(self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms) -> Sequence[Handed]:
-        """Hand out pending results, oldest first, under a lease; at least one if there is any."""
+    async def pull(
+        self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms, after_seq: int = 0
+    ) -> Sequence[Handed]:
+        """Hand out pending results, oldest first, under a lease; at least one if there is any. ``after_seq``: only
+        those whose ``seq`` is larger."""
+        ...
+
+    async def give_back(self, delivery_ids: Sequence[str], now: Ms) -> int:
+        """The caller that was handed these has gone: those not confirmed can be pulled again at once."""
+        ...
+
+    async def still_out(self, delivery_ids: Sequence[str]) -> frozenset[str]:
+        """Those of them that are handed out and not confirmed."""
         ...
 
     async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acked: ...
@@ -298,7 +516,112 @@ class IngestStore(Protocol):
     async def resume_account(self, actor: str, now: Ms) -> bool: ...
 
     def open_requests(self) -> int:
-        """Roughly how many requests have no outcome yet, without asking the disk."""
+        """How many requests have no outcome yet, as of the last commit, without asking the disk."""
+        ...
+
+
+class DestinationStore(Protocol):
+    async def destinations(self, after: str, limit: int) -> Sequence[Destination]:
+        """By name, those behind ``after``; the empty string is before them all."""
+        ...
+
+    async def destination(self, name: str) -> Destination | None: ...
+
+    async def webhook_names(self) -> Sequence[str]: ...
+
+    async def put_webhook(
+        self, name: str, url: str, secrets: Sequence[str], concurrency: int | None, actor: str, now: Ms
+    ) -> bool:
+        """Add a webhook, or change the one of that name. True when it is new. Attempts that are under way still go
+        where it stood; every later one goes where it stands now."""
+        ...
+
+    async def pause_destination(self, name: str, reason: str, actor: str, now: Ms) -> bool | None:
+        """Attempt nothing there until it is resumed. False: it is paused already; None: there is no such webhook."""
+        ...
+
+    async def resume_destination(self, name: str, actor: str, now: Ms) -> bool | None:
+        """End a pause, whoever made it, and close the breaker. False: there was nothing to end."""
+        ...
+
+    async def deliveries(self, filter: DeliveryFilter, cursor: str | None, limit: int) -> DeliveryPage: ...
+
+    async def delivery(self, delivery_id: str) -> DeliveryView | None: ...
+
+    async def redeliver(self, delivery_id: str, actor: str, now: Ms) -> DeliveryView | None:
+        """Deliver a result again, as a new delivery with an id of its own; a pending or dead one it replaces is
+        canceled. None: there is no such delivery. Raises ``NotRedeliverable``."""
+        ...
+
+    async def redeliver_many(
+        self, filter: DeliveryFilter, cursor: tuple[int, int] | None, actor: str, now: Ms, *, dry_run: bool
+    ) -> Redelivered:
+        """One bounded step through the deliveries that ``filter`` names, from ``cursor`` (None: the first) on. Those
+        under way are left alone. A walk that was cut short may be begun anew: what it replaced is not found again."""
+        ...
+
+
+class SteeringStore(Protocol):
+    async def queues(self) -> Sequence[Queue]:
+        """All of them, by name."""
+        ...
+
+    async def queue(self, name: str) -> Queue | None: ...
+
+    async def change_queue(self, name: str, changes: Mapping[str, Any], actor: str, now: Ms) -> Queue:
+        """Store settings that were checked (``domain.queue.check_changes``); the queue is made if it is new."""
+        ...
+
+    async def pause_queue(self, name: str, reason: str, actor: str, now: Ms) -> Queue: ...
+
+    async def resume_queue(self, name: str, actor: str, now: Ms) -> bool | None:
+        """False: it was not paused; None: there is no such queue."""
+        ...
+
+    def open_requests_of(self, queue_id: int) -> int:
+        """The same as ``open_requests`` for one queue."""
+        ...
+
+    async def note_drain(self, draining: bool, actor: str, now: Ms) -> None: ...
+
+    async def retry_candidates(
+        self, filter: RetryFilter, before: int | None
+    ) -> tuple[Sequence[RetryCandidate], int | None]:
+        """Those among the next outcomes, newest first, and where to go on (None: at the end). One bounded step: a page
+        can be empty and not be the last."""
+        ...
+
+    async def retry(self, request_id: str, *, wait_s: float | None, default_s: float, actor: str, now: Ms) -> None:
+        """Queue a request again that came to no good end, as a new generation, due in ``wait_s`` or as its queue says
+        or in ``default_s``. Raises ``NotNow``."""
+        ...
+
+    async def retry_many(
+        self, found: Sequence[RetryCandidate], *, wait_s: float | None, default_s: float, actor: str, now: Ms
+    ) -> int:
+        """The same for some, in one transaction, with one event for each queue; those that cannot be are left as they
+        are. Returns how many were queued."""
+        ...
+
+    async def erase(self, request_id: str, actor: str, now: Ms) -> bool:
+        """Take the contents of a request out: params, result, metadata, names. Raises ``NotNow``. False: the bytes are
+        still in the write-ahead log, because somebody reads; ``empty_log`` has to be tried again."""
+        ...
+
+
+class WatchedStore(Protocol):
+    """What health and metrics look at."""
+
+    work: Work
+
+    async def status(self) -> Status: ...
+
+    def waiting_writes(self) -> tuple[int, int]:
+        """How many writes wait for their commit, and their bytes, without asking the disk."""
+        ...
+
+    async def touch(self) -> None:
+        """Go through the writer and change nothing: when this returns, writes get through."""
         ...
 
 
@@ -451,16 +774,92 @@ class DispatcherStore(Protocol):
         """Make results whose lease has run out available again. Returns how many, and when the next lease ends."""
         ...
 
+    async def open_webhooks(self) -> Sequence[Destination]:
+        """Webhooks that are not paused and have something pending."""
+        ...
+
+    async def claim(self, wanted: Mapping[int, int], lease_s: float, now: Ms) -> Sequence[Claimed]:
+        """Take up to so many due deliveries of each destination (by id) to be attempted now: the intent, on disk. Of
+        one that is paused or whose breaker is open none. A bounded number: ask again until there is none."""
+        ...
+
+    async def record_outcome(
+        self,
+        claimed: Claimed,
+        outcome: Outcome,
+        *,
+        next_lease_s: float | None,
+        jitter: float,
+        disable_after_s: float,
+        now: Ms,
+    ) -> Claimed | None:
+        """What came of an attempt: delivered, to be tried again, dead, or the destination paused; and its breaker. Once
+        delivered, with ``next_lease_s``, the next due delivery of the destination is claimed in the same breath."""
+        ...
+
 
 class KeeperStore(Protocol):
     async def forget_keys(self, now: Ms, chunk: int) -> int: ...
 
-    async def count_open_requests(self) -> int:
-        """Count anew the requests without an outcome; ``open_requests`` drifts from it between two counts."""
+    async def status(self) -> Status: ...
+
+    async def open_batches(self) -> Sequence[OpenBatch]: ...
+
+    async def queues(self) -> Sequence[Queue]: ...
+
+    async def alarms(self) -> Sequence[Alarm]: ...
+
+    async def paused_since(self) -> Ms | None:
+        """Since when the account has been paused, however often the pause was renewed."""
+        ...
+
+    async def record_alarms(self, current: Sequence[Alarm], now: Ms) -> tuple[Sequence[Alarm], Sequence[Alarm]]:
+        """Make these the alarms that are on. Returns those that have begun and those that have ended by it."""
+        ...
+
+    async def forget_outcomes(
+        self, after_seq: int, rows: int, *, retention_s: float, unread_s: float | None, now: Ms
+    ) -> Page:
+        """One step of a walk over all outcomes in the order of time: delete the requests whose time is over, and cancel
+        deliveries that nobody has fetched. The times are the daemon's, for queues that have none."""
+        ...
+
+    async def forget_batches(self, after_seq: int, rows: int, now: Ms) -> Page:
+        """The same for batches that have lost all their members, and their events."""
+        ...
+
+    async def forget_events(self, after_seq: int, rows: int, *, days: float, now: Ms) -> Page: ...
+
+    async def trim(self, chunk: int, now: Ms) -> None:
+        """Delete what is of no use any more in short tables: strangers, boots."""
+        ...
+
+    async def free_bytes(self) -> int:
+        """Free space within the database file."""
+        ...
+
+    async def vacuum(self, pages: int) -> int:
+        """Give up to so many free pages back to the file system. Returns how many are left."""
+        ...
+
+    async def empty_log(self, *, only_owed: bool = False) -> bool:
+        """Move everything from the write-ahead log into the database and cut it to nothing. False: somebody reads from
+        it just now. ``only_owed``: only if an erased request is still in it."""
         ...
 
 
-class Store(IngestStore, FlusherStore, SubmissionStore, PollerStore, DispatcherStore, KeeperStore, Protocol):
+class Store(
+    IngestStore,
+    WatchedStore,
+    DestinationStore,
+    SteeringStore,
+    FlusherStore,
+    SubmissionStore,
+    PollerStore,
+    DispatcherStore,
+    KeeperStore,
+    Protocol,
+):
     """Everything. A room takes the narrow protocol of its own."""
 
     epoch: int

@@ -22,7 +22,9 @@ class BatchQuery(Strict):
 
 
 class EventQuery(Strict):
-    entity: Name | None = Field(None, description="Id of a request or a batch.")
+    entity: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Id of a request, batch or delivery, or name of a queue or destination."
+    )
     limit: int = Field(100, ge=1, le=1_000)
 
 
@@ -76,7 +78,7 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
 
 
 def _daemon_status(deps: IngestDeps) -> views.DaemonStatus:
-    daemon, now = deps.daemon, deps.clock.now()
+    daemon, now, work = deps.daemon, deps.clock.now(), deps.store.work
     return views.DaemonStatus(
         version=daemon.version,
         epoch=daemon.epoch,
@@ -86,4 +88,6 @@ def _daemon_status(deps: IngestDeps) -> views.DaemonStatus:
         memory=deps.health.memory(),
         stall=deps.health.stall(),
         loops=deps.health.loops(now),
+        hanging=deps.health.hanging(),
+        counts={"accepted": work.accepts["accepted"], "finished": work.finished, "delivered": work.delivered},
     )

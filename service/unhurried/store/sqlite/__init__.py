@@ -8,6 +8,7 @@
 ``accepting`` ``forming`` ``submission`` ``collecting`` ``delivering`` ``steering``
                 the statements of each room, as plain functions of a ``Tx``
 ``reading``     the statements of the readers
+``status``      the whole queue in numbers, in one short read
 ``doctor``      every invariant as a query
 ``peek``        a look into the database while no daemon runs
 ``store``       the class that joins them behind the contract

@@ -9,15 +9,15 @@ from unhurried.clock import Ms, after, seconds_between
 from unhurried.domain.grouping import deadline_class
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.states import RequestState
+from unhurried.store.sqlite.rows import insert
 from unhurried.store.sqlite.tx import Tx
 
 ROW_BYTES: Final = 700
 """Roughly what one request writes besides its params: rows and index entries."""
 
-_INSERT_REQUEST: Final = (
+_INTO_REQUESTS: Final = (
     "insert into requests (seq, id, group_id, state, priority, accepted_at, queued_at, waits_until, deadline_at,"
     " not_before, params_bytes, digest, attempts_max, deliver_to, custom_id, metadata, peer_uid)"
-    " values (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -44,8 +44,8 @@ def accept(
         bodies.append((seq, request.params))
         tx.count("request", queue_id, "queued", 1)
         answers[place] = Accepted(request.id, RequestState.QUEUED)
-    tx.db.executemany(_INSERT_REQUEST, rows)
-    tx.db.executemany("insert into bodies (request_seq, params) values (?, ?)", bodies)
+    insert(tx.db, _INTO_REQUESTS, rows)
+    insert(tx.db, "insert into bodies (request_seq, params)", bodies)
     if keys:
         tx.db.executemany(
             "insert into idempotency_keys (queue_id, key, digest, request_id, expires_at) values (?, ?, ?, ?, ?)"
@@ -67,6 +67,7 @@ def _row(tx: Tx, request: NewRequest, seq: int, bounds_s: Sequence[float]) -> tu
         seq,
         request.id,
         group_id,
+        "queued",
         request.priority,
         request.accepted_at,
         start,

@@ -1,8 +1,9 @@
 """Recording results: attempts, outcomes, and the deliveries they cause, in one transaction."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -17,9 +18,11 @@ from unhurried.domain.collecting import (
     our_error,
     read_line,
     retry_pause_s,
+    tokens_of,
 )
 from unhurried.domain.states import AttemptState, BatchState, RequestState
 from unhurried.store.contract import StoredResults
+from unhurried.store.sqlite.rows import insert
 from unhurried.store.sqlite.tx import Tx, guard
 
 RESULT_BYTES: Final = 700
@@ -36,8 +39,7 @@ _MEMBERS_BY_ID: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     seq: int
     id: str
     state: str
@@ -75,7 +77,7 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
         else:
             foreign.add(custom_id(result.nonce, result.request_id))
     wanted = msgspec.json.encode(list(results)).decode()
-    members = [Member(*row) for row in tx.db.execute(_MEMBERS_BY_ID, (wanted, batch_seq))]
+    members = [Member._make(row) for row in tx.db.execute(_MEMBERS_BY_ID, (wanted, batch_seq))]
     foreign.update(custom_id(nonce, id) for id in results.keys() - {member.id for member in members})
     fresh = [member for member in members if member.attempt in ("open", "superseded")]
     finished, again, waste = _record(tx, batch_seq, [(member, results[member.id]) for member in fresh], pauses, now)
@@ -87,6 +89,8 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
         foreign=frozenset(foreign),
         waste=waste,
         accounted=len(fresh),
+        states=Counter(results[member.id].state.value for member in fresh),
+        tokens=tokens_of(results[member.id].usage for member in fresh),
     )
 
 
@@ -153,14 +157,18 @@ def _finish(
         [(result.state.value, counts_attempt, now, member.seq, member.state) for member, result in pairs],
     )
     guard(done, len(pairs), "finishing requests")
-    tx.db.executemany(
-        "insert into results (request_seq, batch_seq, stored_at, body) values (?, ?, ?, ?)",
+    insert(
+        tx.db,
+        "insert into results (request_seq, batch_seq, stored_at, body)",
         [(member.seq, batch_seq, now, result.body) for member, result in pairs],
     )
-    tx.db.executemany(
-        "insert into deliveries (request_seq, generation, destination_id, state, due_at, created_at)"
-        " values (?, ?, ?, 'pending', ?, ?)",
-        [(member.seq, member.delivery + 1, tx.destination_id(member.deliver_to, now), now, now) for member, _ in pairs],
+    insert(
+        tx.db,
+        "insert into deliveries (request_seq, generation, destination_id, state, due_at, created_at)",
+        [
+            (member.seq, member.delivery + 1, tx.destination_id(member.deliver_to, now), "pending", now, now)
+            for member, _ in pairs
+        ],
     )
     elsewhere = [member.batch_seq for member, _ in pairs if member.batch_seq not in (None, batch_seq)]
     tx.db.executemany(
@@ -299,7 +307,7 @@ def _take_open_members(tx: Tx, batch_seq: int, chunk: int) -> list[Member]:
         " and a.request_seq > (select released_to from batches where seq = ?1) order by a.request_seq limit ?2",
         (batch_seq, chunk),
     )
-    members = [Member(*row) for row in rows]
+    members = [Member._make(row) for row in rows]
     if members:
         tx.db.execute("update batches set released_to = ? where seq = ?", (members[-1].seq, batch_seq))
     return members

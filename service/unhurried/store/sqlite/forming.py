@@ -4,6 +4,7 @@ import hashlib
 import sqlite3
 from typing import Any, Final
 
+import msgspec
 import uuid_utils
 
 from unhurried.clock import Ms
@@ -64,12 +65,13 @@ def groups(db: sqlite3.Connection) -> list[Group]:
     """The groups in which requests wait, of queues that are not paused. Each costs a few index look-ups."""
     rows = db.execute(
         "select g.id, g.model, g.waiting_requests, g.waiting_bytes, g.flush_asked_at, g.requests_cap, g.bytes_cap,"
+        " q.linger_s, q.batch_requests_max, q.batch_bytes_max,"
         " (select min(deadline_at) from requests r"
         "  where r.group_id = g.id and r.state = 'queued' and r.waits_until is null)"
         " from groups g join queues q on q.id = g.queue_id where g.waiting_requests > 0 and q.paused_at is null"
     ).fetchall()
     found = []
-    for id, model, requests, params_bytes, flush_asked_at, requests_cap, bytes_cap, deadline in rows:
+    for id, model, requests, params_bytes, flush_asked_at, requests_cap, bytes_cap, *of_queue, deadline in rows:
         oldest = oldest_waiting(db, id)
         if oldest is None or deadline is None:
             continue
@@ -84,6 +86,9 @@ def groups(db: sqlite3.Connection) -> list[Group]:
                 flush_asked_at=flush_asked_at,
                 requests_cap=requests_cap or None,
                 bytes_cap=bytes_cap,
+                linger_s=of_queue[0],
+                batch_requests_max=of_queue[1],
+                batch_bytes_max=of_queue[2],
             )
         )
     return found
@@ -181,12 +186,12 @@ def add_members(tx: Tx, batch_id: BatchId, *, requests_max: int, bytes_max: int,
         added_bytes += size
     if not chosen:
         return 0
-    tx.db.executemany(
-        "insert into attempts (batch_seq, request_seq) values (?, ?)", [(batch_seq, seq) for seq in sorted(chosen)]
-    )
-    moved = tx.db.executemany(
-        "update requests set state = 'assigned', batch_seq = ? where seq = ? and state = 'queued'",
-        [(batch_seq, seq) for seq in chosen],
+    seqs = msgspec.json.encode(sorted(chosen)).decode()
+    tx.db.execute("insert into attempts (batch_seq, request_seq) select ?, value from json_each(?)", (batch_seq, seqs))
+    moved = tx.db.execute(
+        "update requests set state = 'assigned', batch_seq = ?"
+        " where seq in (select value from json_each(?)) and state = 'queued'",
+        (batch_seq, seqs),
     )
     guard(moved, len(chosen), "assigning requests")
     tx.db.execute(

@@ -15,12 +15,9 @@ from unhurried.store.contract import (
     RequestFilter,
     RequestPage,
     RequestView,
-    Status,
 )
 from unhurried.store.sqlite.accepting import visible_state
 from unhurried.store.sqlite.delivering import delivery_id
-from unhurried.store.sqlite.forming import oldest_waiting
-from unhurried.store.sqlite.submission import account
 
 SCAN_ROWS: Final = 20_000
 """Rows that one page of a filtered list looks at before it answers with what it has."""
@@ -28,7 +25,8 @@ SCAN_ROWS: Final = 20_000
 _VIEW: Final = (
     "select r.seq, r.id, r.state, b.upstream_id, q.name, g.model, r.custom_id, r.priority, r.accepted_at,"
     " r.deadline_at,"
-    " r.not_before, r.waits_until, r.finished_at, r.cancel_requested_at, r.attempts, r.attempts_max, r.generation,"
+    " r.not_before, r.waits_until, r.finished_at, r.cancel_requested_at, r.erased_at, r.attempts, r.attempts_max,"
+    " r.generation,"
     " r.params_bytes, r.deliver_to, d.state, b.id, r.metadata"
     " from requests r join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
     " left join results s on s.request_seq = r.seq"
@@ -121,8 +119,8 @@ def _filters(filter: RequestFilter) -> tuple[list[str], list[object]]:
 
 def _view(row: Sequence[object]) -> RequestView:
     (_, id, state, upstream_id, queue, model, custom_id, priority, accepted_at, deadline_at, not_before, waits_until,
-     finished_at, cancel_requested_at, attempts, attempts_max, generation, params_bytes, deliver_to, delivery, batch,
-     metadata) = row  # fmt: skip
+     finished_at, cancel_requested_at, erased_at, attempts, attempts_max, generation, params_bytes, deliver_to,
+     delivery, batch, metadata) = row  # fmt: skip
     fields: dict[str, object] = {
         "id": id,
         "state": visible_state(str(state), str(upstream_id) if upstream_id else None),
@@ -136,6 +134,7 @@ def _view(row: Sequence[object]) -> RequestView:
         "waits_until": waits_until,
         "finished_at": finished_at,
         "cancel_requested_at": cancel_requested_at,
+        "erased_at": erased_at,
         "attempts": attempts,
         "attempts_max": attempts_max,
         "generation": generation,
@@ -293,63 +292,12 @@ def events(db: sqlite3.Connection, entity_id: str | None, limit: int) -> list[Ev
     ]
 
 
-def status(db: sqlite3.Connection) -> Status:
-    """The numbers of the whole queue, from kept counters and index look-ups: no table is counted."""
-    open_now = batches(db, open_only=True, before=None, limit=1_000)
-    counts = _request_counts(db, open_now)
-    waiting = db.execute(
-        "select g.id, g.waiting_bytes, (select min(deadline_at) from requests r where r.group_id = g.id"
-        " and r.state = 'queued' and r.waits_until is null) from groups g where g.waiting_requests > 0"
-    ).fetchall()
-    oldest = [moment for id, _, _ in waiting if (moment := oldest_waiting(db, id)) is not None]
-    deadlines = [deadline for _, _, deadline in waiting if deadline is not None]
-    pending = db.execute(
-        "select coalesce(sum(n), 0) from counters where entity = 'delivery' and state in ('pending', 'sending')"
-    ).fetchone()[0]
-    first_due = db.execute(
-        "select min((select min(due_at) from deliveries d where d.destination_id = t.id and d.state = 'pending'))"
-        " from destinations t"
-    ).fetchone()[0]
-    paused = db.execute("select name from queues where paused_at is not null order by name")
-    return Status(
-        requests=counts,
-        open_batches=open_now,
-        waiting_bytes=sum(size for _, size, _ in waiting),
-        oldest_queued_at=min(oldest, default=None),
-        nearest_deadline=min(deadlines, default=None),
-        deliveries_pending=pending,
-        oldest_delivery_at=first_due,
-        account=account(db),
-        paused_queues=[row[0] for row in paused.fetchall()],
-    )
-
-
-def _request_counts(db: sqlite3.Connection, open_now: Sequence[BatchView]) -> dict[str, dict[str, int]]:
-    """Requests by queue and visible state: kept counters, with ``submitted`` told apart through the open batches."""
-    counts: dict[str, dict[str, int]] = {}
-    rows = db.execute(
-        "select q.name, c.state, c.n from counters c join queues q on q.id = c.owner_id"
-        " where c.entity = 'request' and c.n > 0"
-    )
-    for queue, state, n in rows:
-        counts.setdefault(queue, {})[state] = n
-    for open_batch in open_now:
-        of_queue = counts.get(open_batch.queue, {})
-        submitted = min(open_batch.members_open, of_queue.get("assigned", 0)) if open_batch.upstream_id else 0
-        if submitted:
-            of_queue["assigned"] -= submitted
-            of_queue["submitted"] = of_queue.get("submitted", 0) + submitted
-            if not of_queue["assigned"]:
-                del of_queue["assigned"]
-    return counts
-
-
-def anything_due(db: sqlite3.Connection, destination: str, now: Ms) -> bool:
+def anything_due(db: sqlite3.Connection, destination: str, after_seq: int, now: Ms) -> bool:
     row = db.execute(
         "select 1 from destinations t"
-        " join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ?"
+        " join deliveries d on d.destination_id = t.id and d.state = 'pending' and d.due_at <= ? and d.seq > ?"
         " where t.name = ? limit 1",
-        (now, destination),
+        (now, after_seq, destination),
     ).fetchone()
     return row is not None
 

@@ -1,10 +1,10 @@
-"""What callers and operators change: cancel, flush; and what the keeper tidies."""
+"""What callers and operators change at a word: cancel, flush, drain; and taking back what was not delivered."""
 
 from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_REQUEST_STATES
 from unhurried.store.contract import Flushed
 from unhurried.store.sqlite.collecting import cancel_queued
-from unhurried.store.sqlite.tx import Tx
+from unhurried.store.sqlite.tx import Tx, guard
 
 
 def cancel(tx: Tx, request_id: str, actor: str, now: Ms) -> None:
@@ -38,10 +38,25 @@ def ask_flush(tx: Tx, queue: str | None, model: str | None, now: Ms) -> Flushed:
     return Flushed(groups=len(rows), requests=sum(requests for _, requests in rows))
 
 
-def forget_keys(tx: Tx, chunk: int, now: Ms) -> int:
+def note_drain(tx: Tx, draining: bool, actor: str, now: Ms) -> None:
+    """Draining itself is in memory; that it began and ended is on record."""
+    tx.event(now, actor, "daemon", "daemon", "daemon.draining" if draining else "daemon.accepting")
+
+
+def withdraw(tx: Tx, request_seq: int, now: Ms) -> None:
+    """Cancel the newest delivery of a request unless it was delivered: it has nothing to bring any more. A receiver
+    that has it in hand just now may confirm it all the same; then the answer is that it is known."""
+    row = tx.db.execute(
+        "select d.seq, d.state, d.destination_id from deliveries d join requests r on r.seq = d.request_seq"
+        " and r.delivery = d.generation where d.request_seq = ? and d.state in ('pending', 'sending', 'dead')",
+        (request_seq,),
+    ).fetchone()
+    if row is None:
+        return
+    seq, state, destination_id = row
     done = tx.db.execute(
-        "delete from idempotency_keys where (queue_id, key) in"
-        " (select queue_id, key from idempotency_keys where expires_at <= ? order by expires_at limit ?)",
-        (now, chunk),
+        "update deliveries set state = 'canceled', finished_at = ? where seq = ? and state = ?", (now, seq, state)
     )
-    return done.rowcount
+    guard(done, 1, "withdrawing a delivery")
+    tx.count("delivery", destination_id, state, -1)
+    tx.count("delivery", destination_id, "canceled", 1)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ import aiosqlite
 from unhurried import __version__
 from unhurried.clock import Ms
 from unhurried.domain.batch import BODY_HEAD, BODY_TAIL, Batch, BatchId, UpstreamId
+from unhurried.domain.delivering import Outcome
 from unhurried.domain.grouping import Group, Order
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.settling import Doubt, Known, Sighting
@@ -25,10 +26,13 @@ from unhurried.store.sqlite import (
     accepting,
     collecting,
     delivering,
+    destinations,
     doctor,
     forming,
     polling,
     reading,
+    sending,
+    status,
     steering,
     submission,
 )
@@ -36,6 +40,7 @@ from unhurried.store.sqlite.collecting import RetryPauses
 from unhurried.store.sqlite.connection import in_thread, open_reader, open_writer
 from unhurried.store.sqlite.migrate import Migration, available, migrate
 from unhurried.store.sqlite.place import InstanceLock, prepare_folder
+from unhurried.store.sqlite.steered import Steered
 from unhurried.store.sqlite.tx import Tx
 from unhurried.store.sqlite.writer import Writer
 
@@ -88,7 +93,7 @@ def _begin_epoch(db: sqlite3.Connection, now: Ms) -> int:
     return done.lastrowid
 
 
-class SqliteStore:
+class SqliteStore(Steered):
     """``unhurried.store.Store``; the contract documents each method. ``run`` is the writer and must be running."""
 
     def __init__(
@@ -115,7 +120,8 @@ class SqliteStore:
             bytes_max=config.writer_bytes_max,
             wal_bytes_max=config.wal_bytes_max,
         )
-        self._open_requests = 0
+        self._deadline_classes_s = config.deadline_classes_s
+        self.work = self._writer.work
 
     async def run(self) -> None:
         """The writer task: ends after ``stop_writing`` once all that waits is written. Raises ``StoreUnusable``."""
@@ -159,18 +165,23 @@ class SqliteStore:
             size=size,
             accept=True,
         )
-        self._open_requests += sum(isinstance(answer, Accepted) and not answer.duplicate for answer in answers)
+        new = sum(isinstance(answer, Accepted) and not answer.duplicate for answer in answers)
+        self._count_accepts(answers, new)
         return answers
 
-    def open_requests(self) -> int:
-        """Requests without an outcome: the last count, plus what was accepted since, minus what was finished."""
-        return self._open_requests
+    def _count_accepts(self, answers: Sequence[Accepted | KeyConflict], new: int) -> None:
+        accepts = self.work.accepts
+        accepts["accepted"] += new
+        if new != len(answers):
+            conflicts = sum(isinstance(answer, KeyConflict) for answer in answers)
+            accepts["conflict"] += conflicts
+            accepts["duplicate"] += len(answers) - new - conflicts
 
-    async def count_open_requests(self) -> int:
-        before = self._open_requests
-        counted = await self._read(_count_open)
-        self._open_requests += counted - before
-        return counted
+    def open_requests(self) -> int:
+        return self._writer.tally.open_requests
+
+    def open_requests_of(self, queue_id: int) -> int:
+        return self._writer.tally.of_queue(queue_id)
 
     async def request(self, request_id: str) -> contract.RequestView | None:
         return await self._read(lambda db: reading.request(db, request_id))
@@ -192,21 +203,39 @@ class SqliteStore:
         return await self.request(request_id)
 
     async def pull(
-        self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms
+        self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms, after_seq: int = 0
     ) -> Sequence[contract.Handed]:
-        if not await self._read(lambda db: reading.anything_due(db, destination, now)):
+        if not await self._read(lambda db: reading.anything_due(db, destination, after_seq, now)):
             return []  # an idle long-poll costs no write
         work = partial(
-            delivering.pull, destination=destination, limit=limit, bytes_max=bytes_max, lease_s=lease_s, now=now
+            delivering.pull,
+            destination=destination,
+            limit=limit,
+            bytes_max=bytes_max,
+            lease_s=lease_s,
+            after_seq=after_seq,
+            now=now,
         )
         return await self._write(work, size=limit * 100, weight=limit // 2)
 
-    async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> contract.Acked:
+    async def give_back(self, delivery_ids: Sequence[str], now: Ms) -> int:
         return await self._write(
+            lambda tx: delivering.give_back(tx, delivery_ids, now),
+            size=len(delivery_ids) * 100,
+            weight=len(delivery_ids),
+        )
+
+    async def still_out(self, delivery_ids: Sequence[str]) -> frozenset[str]:
+        return await self._read(lambda db: delivering.still_out(db, delivery_ids))
+
+    async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> contract.Acked:
+        acked = await self._write(
             lambda tx: delivering.ack(tx, delivery_ids, confirmed_by, now),
             size=len(delivery_ids) * 100,
             weight=len(delivery_ids) // 2,
         )
+        self.work.delivered += len(acked.confirmed)
+        return acked
 
     async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> contract.Flushed:
         return await self._write(lambda tx: steering.ask_flush(tx, queue, model, now))
@@ -221,10 +250,54 @@ class SqliteStore:
         return await self._read(lambda db: reading.events(db, entity_id, limit))
 
     async def status(self) -> contract.Status:
-        return await self._read(reading.status)
+        return await self._read(status.status)
 
     async def resume_account(self, actor: str, now: Ms) -> bool:
         return await self._write(lambda tx: submission.resume_account(tx, actor, now))
+
+    # destinations
+
+    async def destinations(self, after: str, limit: int) -> Sequence[contract.Destination]:
+        return await self._read(lambda db: destinations.destinations(db, after, limit))
+
+    async def destination(self, name: str) -> contract.Destination | None:
+        return await self._read(lambda db: destinations.destination(db, name))
+
+    async def webhook_names(self) -> Sequence[str]:
+        return await self._read(destinations.webhook_names)
+
+    async def put_webhook(
+        self, name: str, url: str, secrets: Sequence[str], concurrency: int | None, actor: str, now: Ms
+    ) -> bool:
+        return await self._write(lambda tx: destinations.put_webhook(tx, name, url, secrets, concurrency, actor, now))
+
+    async def pause_destination(self, name: str, reason: str, actor: str, now: Ms) -> bool | None:
+        return await self._write(lambda tx: destinations.pause(tx, name, reason, actor, now))
+
+    async def resume_destination(self, name: str, actor: str, now: Ms) -> bool | None:
+        return await self._write(lambda tx: destinations.resume(tx, name, actor, now))
+
+    async def deliveries(
+        self, filter: contract.DeliveryFilter, cursor: str | None, limit: int
+    ) -> contract.DeliveryPage:
+        return await self._read(lambda db: destinations.deliveries(db, filter, cursor, limit))
+
+    async def delivery(self, delivery_id: str) -> contract.DeliveryView | None:
+        return await self._read(lambda db: destinations.delivery(db, delivery_id))
+
+    async def redeliver(self, delivery_id: str, actor: str, now: Ms) -> contract.DeliveryView | None:
+        made = await self._write(lambda tx: destinations.redeliver(tx, delivery_id, actor, now))
+        return await self.delivery(made) if made is not None else None
+
+    async def redeliver_many(
+        self, filter: contract.DeliveryFilter, cursor: tuple[int, int] | None, actor: str, now: Ms, *, dry_run: bool
+    ) -> contract.Redelivered:
+        if dry_run:
+            rows, following = await self._read(lambda db: destinations.find_again(db, filter, cursor))
+            return contract.Redelivered(deliveries=len(rows), cursor=following)
+        return await self._write(
+            lambda tx: destinations.redeliver_many(tx, filter, cursor, actor, now), weight=destinations.REDELIVER_CHUNK
+        )
 
     # flusher
 
@@ -385,7 +458,7 @@ class SqliteStore:
             size=sum(map(len, lines)) + len(lines) * collecting.RESULT_BYTES,
             weight=len(lines),
         )
-        self._open_requests -= stored.finished
+        self.work.finished += stored.finished
         return stored
 
     async def record_read_failure(self, batch_id: BatchId, detail: str, next_try_at: Ms, now: Ms) -> None:
@@ -402,22 +475,48 @@ class SqliteStore:
             return 0, next_at
         return await self._write(lambda tx: delivering.return_lapsed(tx, WAKE_CHUNK, now), weight=250)
 
-    async def forget_keys(self, now: Ms, chunk: int) -> int:
-        return await self._write(lambda tx: steering.forget_keys(tx, chunk, now), weight=chunk)
+    async def open_webhooks(self) -> Sequence[contract.Destination]:
+        return await self._read(sending.open_webhooks)
+
+    async def claim(self, wanted: Mapping[int, int], lease_s: float, now: Ms) -> Sequence[contract.Claimed]:
+        rows = min(sum(wanted.values()), sending.CLAIM_ROWS)
+        return await self._write(lambda tx: sending.claim(tx, wanted, lease_s, now), size=rows * 100, weight=rows)
+
+    async def record_outcome(
+        self,
+        claimed: contract.Claimed,
+        outcome: Outcome,
+        *,
+        next_lease_s: float | None,
+        jitter: float,
+        disable_after_s: float,
+        now: Ms,
+    ) -> contract.Claimed | None:
+        work = partial(
+            sending.record_outcome,
+            claimed=claimed,
+            outcome=outcome,
+            next_lease_s=next_lease_s,
+            jitter=jitter,
+            disable_after_s=disable_after_s,
+            now=now,
+        )
+        confirmed, following = await self._write(work)
+        self.work.delivered += confirmed
+        return following
+
+    def waiting_writes(self) -> tuple[int, int]:
+        return self._writer.backlog
+
+    async def touch(self) -> None:
+        await self._write(lambda tx: None)
 
     async def recover(self, now: Ms) -> dict[str, int]:
-        await self.count_open_requests()
+        await in_thread(self._writer_db, self._writer.tally.load)
         return await self._write(lambda tx: submission.reclaim(tx, now))
 
     async def complaints(self) -> Sequence[contract.Complaint]:
         return await self._read(doctor.complaints)
-
-
-def _count_open(db: sqlite3.Connection) -> int:
-    row = db.execute(
-        "select coalesce(sum(n), 0) from counters where entity = 'request' and state in ('queued', 'assigned')"
-    ).fetchone()
-    return int(row[0])
 
 
 def _end_epoch(db: sqlite3.Connection, epoch: int, now: Ms) -> None:

@@ -10,8 +10,8 @@ from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.states import BatchState
 from unhurried.domain.submitting import No, Refused
 from unhurried.store.contract import Account, AccountChanged
+from unhurried.store.sqlite import sending
 from unhurried.store.sqlite.collecting import error_member
-from unhurried.store.sqlite.delivering import make_pending
 from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of
 from unhurried.store.sqlite.tx import Tx
 
@@ -391,15 +391,11 @@ def reclaim(tx: Tx, now: Ms) -> dict[str, int]:
     ).fetchall()
     for (batch_id,) in submitting:
         record_unknown(tx, batch_id, "the daemon stopped while it was being submitted", now)
-    leased = tx.db.execute(
-        "select seq, destination_id from deliveries where state = 'sending' and epoch < ?",
-        (tx.epoch,),
-    ).fetchall()
-    make_pending(tx, leased, now)
+    deliveries = sending.reclaim(tx, now)
     tx.db.execute("update account set swept_at = null")  # each start looks for late twins once
     tx.db.execute("update batches set not_found_at = null, not_found = 0 where not_found_at is not null")
     found = account(tx.db)
     lifted = 0
     if found is not None and found.paused and (found.pause_reason or "")[:3] in CREDENTIAL_STATUSES:
         lifted = int(resume_account(tx, "daemon", now, "a new start: the credential may be another"))
-    return {"batches_unknown": len(submitting), "deliveries_pending": len(leased), "pauses_lifted": lifted}
+    return {"batches_unknown": len(submitting), "deliveries_pending": deliveries, "pauses_lifted": lifted}

@@ -31,6 +31,10 @@ class Names:
         self.destinations.clear()
 
 
+Counted = Mapping[tuple[str, int, str], int]
+"""Changes of the kept counters: of an entity, its owner and a state, by how much."""
+
+
 @dataclass
 class Tx:
     """One transaction, perhaps shared with other writes. Counters are added up and written once, by ``settle``."""
@@ -40,6 +44,8 @@ class Tx:
     epoch: int
     counted: Counter[tuple[str, int, str]] = field(default_factory=Counter)
     waiting: dict[int, tuple[int, int]] = field(default_factory=dict)
+    settled: Counted = field(default_factory=dict)
+    """What ``settle`` has written."""
 
     def count(self, entity: str, owner_id: int, state: str, n: int) -> None:
         """Add ``n`` to the requests of a queue, or to the deliveries of a destination, that are in ``state``."""
@@ -66,6 +72,7 @@ class Tx:
                 " where id = ?",
                 (requests, size, group_id),
             )
+        self.settled = dict(self.counted)
         self.counted.clear()
         self.waiting.clear()
 

@@ -10,6 +10,7 @@ functions of the transaction and may therefore run twice.
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 import structlog
 
-from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
+from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable, Work
 from unhurried.store.sqlite.connection import in_thread
+from unhurried.store.sqlite.tally import Tally
 from unhurried.store.sqlite.tx import Names, Tx
 
 log = structlog.get_logger()
@@ -94,6 +96,8 @@ class Writer:
         self._failed: StoreUnusable | None = None
         self._taken: list[Job] = []
         self.commits = 0
+        self.work = Work()
+        self.tally = Tally()
 
     @property
     def backlog(self) -> tuple[int, int]:
@@ -171,6 +175,7 @@ class Writer:
             await self.checkpoint()
 
     async def _write_group(self, group: list[Job]) -> None:
+        began = time.monotonic()
         try:
             results = await in_thread(self._db, lambda db: self._commit(db, group))
         except sqlite3.Error as error:
@@ -185,6 +190,8 @@ class Writer:
         else:
             self._unchecked_bytes += sum(job.bytes for job in group) + PAGES_PER_COMMIT * PAGE_BYTES
             self.commits += 1
+            self.work.commits.add(time.monotonic() - began)
+            self.work.groups.add(len(group))
             for job, result in zip(group, results, strict=True):
                 if not job.future.done():
                     job.future.set_result(result)
@@ -211,6 +218,7 @@ class Writer:
             if db.in_transaction:  # a full disk has rolled back already
                 db.execute("rollback")
             raise
+        self.tally.add(tx.settled)
         return results
 
     def _give_up(self, group: list[Job], error: sqlite3.Error) -> StoreUnusable:
