@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unhurried.clock import Ms
-from unhurried.observability.health import BOUNDS_MS, HANGS_S, Health, LoopWatch, MemoryMeter, StallMeter
+from unhurried.observability.health import (
+    BOUNDS_MS,
+    HANGS_S,
+    WRITER_PAUSE_S,
+    Health,
+    LoopWatch,
+    MemoryMeter,
+    StallMeter,
+    disk_low,
+    touching,
+)
 
 
 def test_a_loop_is_as_old_as_its_last_finished_step() -> None:
@@ -83,3 +93,31 @@ def test_starting_up_does_not_count_as_a_stall() -> None:
     health.mark_ready()
     assert health.stall() == {"p99_ms": 0.0, "max_ms": 0.0}
     assert health.memory()["rss_ready_bytes"] > 0
+
+
+def test_a_loop_may_be_judged_sooner_and_its_steps_are_counted() -> None:
+    seconds = [0.0]
+    watch = LoopWatch(lambda: seconds[0])
+    finished = watch.watch("writer", Ms(0), prompt=True, hangs_s=5)
+    assert watch.steps == {"writer": 0}
+    finished(Ms(10))
+    seconds[0] = 6
+    assert (watch.hanging(), watch.steps["writer"], watch.finished_at["writer"]) == (["writer"], 1, 10)
+
+
+async def test_the_writer_is_touched_now_and_then_and_a_step_ends_only_when_it_answers() -> None:
+    answered = asyncio.Event()
+
+    async def touch() -> None:
+        await answered.wait()
+
+    step = asyncio.ensure_future(touching(touch)(Ms(0)))
+    await asyncio.sleep(0)
+    assert not step.done()
+    answered.set()
+    assert await step == WRITER_PAUSE_S
+
+
+def test_a_disk_that_is_nearly_full_is_told_with_both_numbers(tmp_path: Path) -> None:
+    assert disk_low(tmp_path, 0) is None
+    assert "1,000,000,000,000,000,000 are wanted" in str(disk_low(tmp_path, 10**18))

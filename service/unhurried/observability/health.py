@@ -4,13 +4,16 @@ In memory only, for ``/healthz`` and ``/queue/status``; numbers that must surviv
 """
 
 import asyncio
+import os
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from unhurried.clock import Ms, seconds_between
+from unhurried.counting import Histogram
+from unhurried.loop import Step
 
 TICK_S: Final = 0.01
 IDLE_TICK_S: Final = 0.1
@@ -21,40 +24,67 @@ BOUNDS_MS: Final = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.
 """Upper bounds of the lateness histogram; what is beyond the last falls behind it."""
 HANGS_S: Final = 600.0
 """A loop that should step every minute and has not for so long will not any more."""
+WRITER_PAUSE_S: Final = 10.0
+WRITER_HANGS_S: Final = 120.0
+"""Nothing could be written for so long: far more than a lock held by another program or a slow disk explains."""
 PROCESS_STATUS: Final = Path("/proc/self/status")
 
 
 class LoopWatch:
-    """When each loop last finished a step."""
+    """When each loop last finished a step, and how many it has finished."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._finished_at: dict[str, Ms] = {}
+        self.finished_at: dict[str, Ms] = {}
+        """Of each loop the last time; when it began, before its first step has ended."""
+        self.steps = Counter[str]()
         self._prompt: dict[str, float] = {}
         """When a prompt loop last finished, on a clock that nobody sets and that stands still in a suspended host."""
+        self._hangs_s: dict[str, float] = {}
 
-    def watch(self, name: str, now: Ms, *, prompt: bool = False) -> Callable[[Ms], None]:
+    def watch(self, name: str, now: Ms, *, prompt: bool = False, hangs_s: float = HANGS_S) -> Callable[[Ms], None]:
         """Register a loop, counted as just begun; returns what ``repeat(finished=…)`` takes.
 
-        ``prompt``: its steps never wait for the network, and its pauses are a minute at most, so it can be judged.
+        ``prompt``: its steps never wait for the network, and its pauses are a minute at most, so it can be judged: it
+        hangs when it has not finished a step for ``hangs_s``.
         """
 
         def finished(moment: Ms) -> None:
-            self._finished_at[name] = moment
+            self.finished_at[name] = moment
+            self.steps[name] += 1
             if prompt:
                 self._prompt[name] = self._monotonic()
 
         finished(now)
+        self.steps[name] = 0
+        self._hangs_s[name] = hangs_s
         return finished
 
     def hanging(self) -> Sequence[str]:
-        """The prompt loops that have not finished a step for ``HANGS_S``, by name."""
+        """The prompt loops that have not finished a step for too long, by name."""
         now = self._monotonic()
-        return sorted(name for name, finished_at in self._prompt.items() if now - finished_at > HANGS_S)
+        return sorted(name for name, at in self._prompt.items() if now - at > self._hangs_s[name])
 
     def ages_s(self, now: Ms) -> Mapping[str, float]:
         """Seconds since each loop last finished a step, by name; never negative."""
-        return {name: max(0.0, seconds_between(moment, now)) for name, moment in self._finished_at.items()}
+        return {name: max(0.0, seconds_between(moment, now)) for name, moment in self.finished_at.items()}
+
+
+def disk_low(folder: Path, bytes_min: int) -> str | None:
+    """Says so when less than that is free on the disk of ``folder``."""
+    disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    return f"the disk is nearly full: {free:,} bytes are free, {bytes_min:,} are wanted" if free < bytes_min else None
+
+
+def touching(touch: Callable[[], Awaitable[None]]) -> Step:
+    """A loop that writes nothing now and then, through the writer as everyone: it hangs when that hangs."""
+
+    async def step(_now: Ms) -> float:
+        await touch()
+        return WRITER_PAUSE_S
+
+    return step
 
 
 class StallMeter:
@@ -66,13 +96,13 @@ class StallMeter:
 
     def reset(self) -> None:
         """Forget what was measured, for instance all that starting up caused."""
-        self._counts = [0] * (len(BOUNDS_MS) + 1)
+        self.late_ms = Histogram(BOUNDS_MS)
         self._ticks = 0
         self.max_ms = 0.0
 
     def record(self, late_ms: float) -> None:
         late_ms = max(0.0, late_ms)
-        self._counts[bisect_left(BOUNDS_MS, late_ms)] += 1
+        self.late_ms.add(late_ms)
         self._ticks += 1
         self.max_ms = max(self.max_ms, late_ms)
 
@@ -80,7 +110,7 @@ class StallMeter:
     def p99_ms(self) -> float:
         """The bound under which 99 of 100 ticks lie, at most one step of ``BOUNDS_MS`` too high; 0 before the first."""
         seen = 0
-        for bound, count in zip((*BOUNDS_MS, self.max_ms), self._counts, strict=True):
+        for bound, count in zip((*BOUNDS_MS, self.max_ms), self.late_ms.counts, strict=True):
             seen += count
             if seen >= 0.99 * self._ticks:
                 return min(bound, self.max_ms)

@@ -5,7 +5,7 @@ a kill at any line costs a second reading and nothing else. A member without a l
 count says that there is nothing more to come.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Final
 
@@ -16,13 +16,16 @@ from unhurried.domain.collecting import BadLine
 from unhurried.domain.polling import PollPolicy, is_gone, retry_pause_s
 from unhurried.domain.states import BatchState
 from unhurried.loop import Bell
-from unhurried.store.contract import OpenBatch, PollerStore
+from unhurried.store.contract import OpenBatch, PollerStore, StoredResults
 from unhurried.upstream import ResultsNotFound, Upstream, UpstreamTrouble
 
 log = structlog.get_logger()
 
 IDLE_S: Final = 30.0
 CHUNK_BYTES_MAX: Final = 4_000_000
+WINDOW_BYTES: Final = 8_000_000
+WINDOW_S: Final = 1.0
+"""So much, or for so long, is gathered and sorted before it is stored."""
 
 
 class Collector:
@@ -38,7 +41,9 @@ class Collector:
         dispatcher: Bell,
         flusher: Bell,
         submission: Bell,
+        stored: Callable[[str, StoredResults], None] = lambda *_: None,
     ) -> None:
+        """``stored`` is told of each chunk of results: the model of its batch, and what it changed."""
         self._store = store
         self._upstream = upstream
         self._clock = clock
@@ -48,6 +53,7 @@ class Collector:
         self._dispatcher = dispatcher
         self._flusher = flusher
         self._submission = submission
+        self._stored = stored
 
     async def step(self, now: Ms) -> float:
         """Read the results of at most one batch, the smallest that is due: it is back soonest."""
@@ -87,6 +93,7 @@ class Collector:
         async with aclosing(self._upstream.result_lines(batch.upstream_id)) as pages:
             async for chunk in self._chunks(pages):
                 stored = await self._store.store_results(batch.id, chunk, self._clock.now())
+                self._stored(batch.model, stored)
                 members += stored.accounted
                 foreign |= stored.foreign
                 if stored.finished:
@@ -98,18 +105,29 @@ class Collector:
         return members + len(foreign)
 
     async def _chunks(self, pages: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
-        """Lines in commits of bounded length and size, whatever the network hands over at once."""
-        chunk: list[bytes] = []
-        size = 0
-        async for page in pages:
-            for line in page:
-                chunk.append(line)
-                size += len(line)
-                if len(chunk) >= self._chunk or size >= CHUNK_BYTES_MAX:
-                    yield chunk
-                    chunk, size = [], 0
-        if chunk:
+        """Lines in commits of bounded length and size, whatever the network hands over at once.
+
+        Upstream's order is any; the rows of the requests lie in the order of their ids. Lines are therefore sorted in
+        windows (a line begins with its custom_id): 250 of 100,000 lines in no order touch 480 pages, each of them
+        written twice, sorted 200. What arrived before the stream broke is handed out before that is told.
+        """
+        window: list[bytes] = []
+        size, since = 0, self._clock.now()
+        trouble: UpstreamTrouble | None = None
+        try:
+            async for page in pages:
+                window += page
+                size += sum(map(len, page))
+                if size >= WINDOW_BYTES or seconds_between(since, self._clock.now()) >= WINDOW_S:
+                    for chunk in _cut(window, self._chunk):
+                        yield chunk
+                    window, size, since = [], 0, self._clock.now()
+        except UpstreamTrouble as error:
+            trouble = error
+        for chunk in _cut(window, self._chunk):
             yield chunk
+        if trouble is not None:
+            raise trouble
 
     async def _not_found(self, found: OpenBatch, trouble: ResultsNotFound) -> None:
         """Results can be missing for minutes after the end. They are gone when the batch itself says so."""
@@ -130,3 +148,16 @@ class Collector:
         pause_s = retry_after_s or retry_pause_s(found.failures, self._policy)
         await self._store.record_read_failure(found.batch.id, detail, after(now, pause_s), now)
         log.warning("batch.read_failed", batch=found.batch.id, detail=detail, again_in_s=round(pause_s, 3))
+
+
+def _cut(window: list[bytes], lines_max: int) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    size = 0
+    for line in sorted(window):
+        chunk.append(line)
+        size += len(line)
+        if len(chunk) >= lines_max or size >= CHUNK_BYTES_MAX:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -5,7 +5,7 @@ for its nonce; nothing else of it is kept.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, assert_never
 
 import structlog
@@ -52,7 +52,10 @@ class Settlement:
         sweep_s: float,
         submission: Bell,
         poller: Bell,
+        settled: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """``settled`` is told how a doubt ended, ``adopted`` or ``abandoned``, and of each ``late_twin`` and
+        ``second_copy``."""
         self._store = store
         self._upstream = upstream
         self._clock = clock
@@ -60,6 +63,7 @@ class Settlement:
         self._sweep_s = sweep_s
         self._submission = submission
         self._poller = poller
+        self._settled = settled
 
     async def step(self, now: Ms) -> float:
         """Look at every batch in doubt once; when there is none, sweep for late twins now and then."""
@@ -94,6 +98,7 @@ class Settlement:
                     pass
                 case Abandon():
                     await self._store.abandon(doubt.batch.id, verdict.reason, self._clock.now())
+                    self._settled("abandoned")
                     log.warning("batch.abandoned", batch=doubt.batch.id, reason=verdict.reason)
                     self._submission.ring()
                 case _:
@@ -109,6 +114,7 @@ class Settlement:
 
     async def _adopt(self, batch: Batch, sighting: Sighting, *, proved: bool) -> None:
         await self._store.adopt(batch.id, sighting, proved=proved, now=self._clock.now())
+        self._settled("adopted")
         log.info("batch.adopted", batch=batch.id, upstream=sighting.id, proved=proved)
         self._poller.ring()
         self._submission.ring()
@@ -138,6 +144,7 @@ class Settlement:
             await self._adopt(owner, sighting, proved=True)
         elif owner.state is BatchState.ABANDONED:
             await self._store.harvest_twin(owner.id, sighting, now)
+            self._settled("late_twin")
             log.warning("batch.late_twin", batch=owner.id, upstream=sighting.id, requests=sighting.total)
             self._poller.ring()
         elif owner.upstream_id is not None and not owner.proved:  # it had adopted another's
@@ -145,6 +152,7 @@ class Settlement:
             await self._adopt(owner, sighting, proved=True)
         elif owner.upstream_id is not None and owner.upstream_id != sighting.id:
             await self._store.note_stranger(sighting.id, f"a second copy of {owner.id}, paid in vain", now)
+            self._settled("second_copy")
             log.error("batch.second_copy", batch=owner.id, upstream=sighting.id, requests=sighting.total)
         # Else its create is being answered just now: the answer, or the next look, settles it.
 

@@ -54,8 +54,10 @@ class Submission:
         settlement: Bell,
         workspace: Callable[[], str | None] = lambda: None,
         stopping: Callable[[], bool] = lambda: False,
+        ended: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``workspace``: whose batches upstream makes, once it has said so; ``stopping``: begin no new create."""
+        """``workspace``: whose batches upstream makes, once it has said so; ``stopping``: begin no new create;
+        ``ended`` is told how each create ended: ``created``, ``unknown``, or the kind of a refusal."""
         self._store = store
         self._upstream = upstream
         self._clock = clock
@@ -66,6 +68,7 @@ class Submission:
         self._settlement = settlement
         self._workspace = workspace
         self._stopping = stopping
+        self._ended = ended
 
     async def step(self, now: Ms) -> float:
         """Submit at most one batch. Returns the seconds until it is worth looking again."""
@@ -131,6 +134,7 @@ class Submission:
         match outcome:
             case Created():
                 await self._store.record_created(batch.id, outcome.upstream_id, outcome.created_at, now)
+                self._ended("created")
                 log.info("batch.submitted", batch=batch.id, upstream=outcome.upstream_id, requests=batch.requests)
                 self._poller.ring()
             case Refused():
@@ -138,9 +142,11 @@ class Submission:
                     outcome = dataclasses.replace(outcome, kind=No.UNEXPLAINED)
                 until = pause_until(outcome, account.refusals, self._pauses, now)
                 await self._store.record_refused(batch.id, outcome, until, now)
+                self._ended(outcome.kind.value)
                 log.warning("batch.refused", batch=batch.id, kind=outcome.kind.value, detail=outcome.detail)
             case Unknown():
                 await self._store.record_unknown(batch.id, outcome.detail, now)
+                self._ended("unknown")
                 log.warning("batch.unknown", batch=batch.id, requests=batch.requests, detail=outcome.detail)
                 self._settlement.ring()
             case _:

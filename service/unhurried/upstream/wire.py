@@ -6,6 +6,7 @@ from what it would do too much: no retries, no models, no spans, no redirects th
 
 import contextlib
 import ssl
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
@@ -39,9 +40,15 @@ class Reply:
 
 
 class Wire:
-    def __init__(self, settings: UpstreamSettings, on_answer: Callable[[str | None, Ms | None], None]) -> None:
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        on_answer: Callable[[str | None, Ms | None], None],
+        on_call: Callable[[str, int | None, float], None] = lambda *_: None,
+    ) -> None:
         """Reads files and certificates: not for the event loop. Raises ``UpstreamTrouble`` without a credential."""
         self._on_answer = on_answer
+        self._on_call = on_call
         self._must_be_simulator = settings.simulator
         self._is_simulator = False
         where = address.of(settings)
@@ -129,9 +136,17 @@ class Wire:
         """One HTTP request through the SDK; the bare answer with whatever status, its body unread."""
         bare: dict[str, Any] = {"cast_to": httpx2.Response, "stream": True, "stream_cls": anthropic.AsyncStream[Any]}
         options = {**options, "max_retries": 0}
-        if method == "GET":
-            return cast(httpx2.Response, await client.get(path, options=options, **bare))
-        return cast(httpx2.Response, await client.post(path, content=pages, options=options, **bare))
+        began = time.monotonic()
+        status: int | None = None
+        try:
+            if method == "GET":
+                response = cast(httpx2.Response, await client.get(path, options=options, **bare))
+            else:
+                response = cast(httpx2.Response, await client.post(path, content=pages, options=options, **bare))
+            status = response.status_code
+        finally:
+            self._on_call(_name(method, path), status, time.monotonic() - began)
+        return response
 
     async def _answer(self, response: httpx2.Response, call: str) -> Answer:
         status = response.status_code
@@ -176,6 +191,19 @@ class Wire:
         if _origin(request.url) != self._origin:
             for name in set(request.headers) - _SENT_ANYWHERE:
                 del request.headers[name]
+
+
+def _name(method: Method, path: str) -> str:
+    """Which call it is, for the metrics: of few values, whatever the ids."""
+    match path.removeprefix("/v1/messages/batches").strip("/").split("/"):
+        case [""]:
+            return "create" if method == "POST" else "list"
+        case [_]:
+            return "retrieve"
+        case [_, ("results" | "cancel") as what]:
+            return what
+        case _:
+            return "other"
 
 
 def _sdk(settings: UpstreamSettings, http: httpx2.AsyncClient, url: str | None) -> anthropic.AsyncAnthropic:
