@@ -52,6 +52,8 @@ def read_curl(command: str, names: dict[str, str]) -> Call:
             case "-H":
                 name, _, value = next(rest).partition(": ")
                 call.headers[name] = value
+            case "-N":
+                pass  # we read on as it comes anyway
             case "-d" | "--data-binary":
                 given = next(rest)
                 call.body = FILES[given[1:]] if given.startswith("@") else given
@@ -83,9 +85,16 @@ def differences(shown: Any, got: Any, at: str = "") -> Iterator[str]:
         yield f"{at}: {got!r} is not {shown!r}"
 
 
+def read_events(text: str) -> list[dict[str, Any]]:
+    """Server-sent events, each as its fields; comments are left out."""
+    blocks = [[line.split(": ", 1) for line in block.splitlines() if line[:1] != ":"] for block in text.split("\n\n")]
+    found = [{name: json.loads(value) if name == "data" else value for name, value in block} for block in blocks]
+    return [event for event in found if event]
+
+
 def remember(names: dict[str, str], answer: httpx2.Response) -> None:
     """The last id of a 201, delivery id and batch id, as the page promises."""
-    if answer.status_code == 201:
+    if answer.status_code == 201 and "id" in answer.json():
         names["ID"] = answer.json()["id"]
     if found := re.search(r'"delivery_id":"([^"]+)"', answer.text):
         names["DELIVERY"] = found[1]
@@ -122,8 +131,16 @@ def answers() -> Iterator[list[httpx2.Response]]:
 def test_every_answer_is_the_one_that_is_shown(answers: list[httpx2.Response]) -> None:
     wrong: dict[str, list[str]] = {}
     for (command, status, media_type, body), answer in zip(EXAMPLES, answers, strict=True):
-        if (answer.status_code, answer.headers["content-type"]) != (int(status), media_type):
+        if (answer.status_code, answer.headers["content-type"].partition(";")[0]) != (int(status), media_type):
             wrong[command] = [f"{answer.status_code} {answer.headers['content-type']}", answer.text]
+            continue
+        if media_type == "text/plain":
+            if missing := set(body.splitlines()) - {"…"} - set(answer.text.splitlines()):
+                wrong[command] = sorted(missing)
+            continue
+        if media_type == "text/event-stream":
+            if told := list(differences(read_events(body), read_events(answer.text))):
+                wrong[command] = told
             continue
         got = answer.text.splitlines() if "ndjson" in media_type else [answer.text]
         found = differences([json.loads(line) for line in body.splitlines()], [json.loads(line) for line in got])

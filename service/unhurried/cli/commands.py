@@ -6,12 +6,19 @@ import typer
 
 from unhurried import __version__
 from unhurried.cli import (
+    again,
     batches,
     config,
+    deliveries,
     demo,
+    destinations,
     doctor,
+    drain,
+    events,
     flush,
     health,
+    query,
+    queues,
     requests,
     results,
     resume,
@@ -19,6 +26,7 @@ from unhurried.cli import (
     simulate,
     status,
     submit,
+    top,
 )
 
 
@@ -32,21 +40,41 @@ def commands() -> typer.Typer:
     app.command()(simulate.simulate)
     app.command()(submit.submit)
     app.command()(status.status)
+    app.command()(top.top)
     app.add_typer(_requests(), name="requests")
     app.add_typer(_batches(), name="batches")
     app.add_typer(_results(), name="results")
+    app.add_typer(_destinations(), name="destinations")
+    app.add_typer(_deliveries(), name="deliveries")
+    app.add_typer(_queues(), name="queues")
     app.command()(flush.flush)
     app.command()(resume.resume)
+    app.command()(drain.drain)
+    app.command()(drain.undrain)
+    app.command()(events.events)
+    app.command()(query.query)
     app.command()(doctor.doctor)
     app.command()(health.health)
     return app
 
 
 def _requests() -> typer.Typer:
-    group = _group("Look at requests, or cancel one.")
+    group = _group("Look at requests; cancel them, send them again, or erase them.")
     group.command("list")(requests.list_)
     group.command("show")(requests.show)
     group.command("cancel")(requests.cancel)
+    group.command("retry")(again.retry)
+    group.command("erase")(again.erase)
+    return group
+
+
+def _queues() -> typer.Typer:
+    group = _group("Look at queues, change their settings, pause them.")
+    group.command("list")(queues.list_)
+    group.command("show")(queues.show)
+    group.command("set")(queues.set_)
+    group.command("pause")(queues.pause)
+    group.command("resume")(queues.resume)
     return group
 
 
@@ -61,6 +89,26 @@ def _results() -> typer.Typer:
     group = _group("Fetch results and acknowledge them.")
     group.command("pull")(results.pull)
     group.command("ack")(results.ack)
+    group.command("stream")(results.stream)
+    return group
+
+
+def _destinations() -> typer.Typer:
+    group = _group("Where results go: add webhooks, look at them, pause and test them.")
+    group.command("list")(destinations.list_)
+    group.command("show")(destinations.show)
+    group.command("add")(destinations.add)
+    group.command("pause")(destinations.pause)
+    group.command("resume")(destinations.resume)
+    group.command("test")(destinations.try_out)
+    return group
+
+
+def _deliveries() -> typer.Typer:
+    group = _group("Look at deliveries, and deliver results again.")
+    group.command("list")(deliveries.list_)
+    group.command("show")(deliveries.show)
+    group.command("redeliver")(deliveries.redeliver)
     return group
 
 

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
+import typer
 
 from unhurried.cli.connection import JsonOption, load_settings
 from unhurried.cli.exits import OK
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
     from unhurried.settings import Settings
 
 
-def config(json: JsonOption = False) -> int:
+def config(
+    json: JsonOption = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="All settings with their defaults, as docs/settings.md has them.")
+    ] = False,
+) -> int:
     """Print the effective settings, without secrets.
 
     Each with its value, where it comes from, and what it is for. Secrets show as `set` or `not set`.
@@ -25,6 +31,9 @@ def config(json: JsonOption = False) -> int:
     """
     from unhurried.settings import SettingsError, base_url, require_upstream, variables
 
+    if markdown:
+        print(reference())
+        return OK
     settings = load_settings()
     shown = [
         {
@@ -56,6 +65,23 @@ def config(json: JsonOption = False) -> int:
     if problem:
         print(f"problem     {problem}")
     return OK
+
+
+def reference() -> str:
+    """Every setting with its default, as tables of Markdown, one for each room."""
+    from unhurried.settings import PREFIX, variables
+
+    rooms: dict[str, list[str]] = {}
+    for variable, default, description in variables():
+        room, nested, _ = variable.removeprefix(PREFIX).partition("__")
+        shown = f"`{_typed(default)}`" if isinstance(default, str | int | float | tuple) else ""
+        meaning = description.replace("|", "\\|")
+        rooms.setdefault(room.lower() if nested else "", []).append(f"| `{variable}` | {shown} | {meaning} |")
+    tables = []
+    for room, rows in rooms.items():
+        heading = f"## {room}\n\n" if room else ""
+        tables.append("\n".join((f"{heading}| variable | default | meaning |", "| --- | --- | --- |", *rows)))
+    return "\n\n".join(tables)
 
 
 def credential(settings: "Settings", environ: Mapping[str, str] = os.environ) -> str | None:
