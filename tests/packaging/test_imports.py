@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from tests.packaging.tree import PACKAGE, ROOT, files, pyproject
+from tests.packaging.tree import PACKAGE, ROOT, files, group, pyproject
 
 NOT_IMPORTED = {
     "httptools",  # uvicorn's protocol is built on it, and falls back to a slower one without it
@@ -24,8 +24,7 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency() -> None
 
 def test_the_tests_import_what_is_declared() -> None:
     imported = {name for path in _sources(ROOT / "tests") for name in _distributions(path)}
-    project = pyproject()
-    declared = _names([*project["project"]["dependencies"], *project["dependency-groups"]["test"]])
+    declared = _names([*pyproject()["project"]["dependencies"], *group("test")])
     assert imported - declared == set(), "add to the group `test`, then ./dev lock"
 
 

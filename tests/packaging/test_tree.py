@@ -13,7 +13,6 @@ from tests.packaging.tree import ROOT, files
 SCRIPTS = [ROOT / "dev", ROOT / ".ci/run"]
 FOREIGN = re.compile(
     r"(?<![\w.~*-])/(?:root|work|home/\w+|opt)/"  # folders of one machine
-    r"|file:///"
     r"|pypi\.\w+|pythonhosted|npmjs\.\w+|index-url|find-links"  # registries
 )
 
@@ -51,6 +50,31 @@ def test_dev_says_which_python_it_wants(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith("dev: no Python 3.11 or later")
     assert not (tmp_path / "the tree/.venv").exists()
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [("oldest", "3.12"), ("newest", "3.13"), ("python3.12", "3.12")])
+def test_dev_finds_the_oldest_and_the_newest_python(tmp_path: Path, wanted: str, taken: str) -> None:
+    """On the path and among those of pyenv. Each makes an environment of its own."""
+    path, pyenv = tmp_path / "bin", tmp_path / "pyenv"
+    for version in ("3.11", "3.12", "3.13", "3.14"):
+        _stand_in(path / f"python{version}", version if version == "3.12" else None)
+    _stand_in(pyenv / "versions/3.13.0/bin/python", "3.13")
+    (pyenv / "versions/3.11.7").mkdir()
+    variables = {"PYTHON": wanted, "PYENV_ROOT": str(pyenv), "PATH": f"{path}:{os.environ['PATH']}"}
+    ran = _run([str(_copy(tmp_path)), "test"], **variables)
+    assert ran.stderr.splitlines()[-1] == f"stand-in {taken} -m venv --clear {tmp_path / 'the tree'}/.venv-{taken}"
+    assert ran.returncode == 9
+
+
+def _stand_in(path: Path, version: str | None) -> None:
+    """For a Python: says its version and its place when it is looked at, and gives up at its first real task."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    looked_at = f'echo "{version} $0"; exit' if version else "exit 1"
+    path.write_text(f"""#!/bin/sh
+case $2 in *ensurepip*) {looked_at} ;; *fcntl*) exit ;; esac
+echo "stand-in {version} $*" >&2; exit 9
+""")
+    path.chmod(0o755)
 
 
 def _copy(folder: Path) -> Path:

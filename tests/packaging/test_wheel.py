@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -56,6 +57,20 @@ def test_the_sdist_is_complete(wheel: Path, tmp_path: Path) -> None:
     for name in ("dev", "README.md", "requirements/dev.txt", "tests/packaging/test_wheel.py"):
         assert (tree / name).read_bytes() == (ROOT / name).read_bytes()
     assert os.access(tree / "dev", os.X_OK)
+
+
+def test_the_image_makes_the_same_wheel_from_what_it_is_given(wheel: Path, tmp_path: Path) -> None:
+    """The ``.dockerignore`` shuts out all but what it names: what is forgotten there is not in the image."""
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert rules[0] == "*"
+    given = [ROOT / rule[1:] for rule in rules if rule.startswith("!")]
+    for source in (file for path in given for file in (files(path) if path.is_dir() else [path])):
+        target = tmp_path / "tree" / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    assert _contents(_build("wheel", tmp_path / "tree", tmp_path / "made")) == _contents(wheel)
+    wanted = set(re.findall(r"-r (requirements/\S+)", (ROOT / "Dockerfile").read_text()))
+    assert wanted == {str(path.relative_to(ROOT)) for path in given if path.parent.name == "requirements"}
 
 
 @pytest.mark.parametrize("command", [["unhurried"], ["python", "-m", "unhurried"]], ids=" ".join)

@@ -27,3 +27,11 @@ def files(folder: Path = ROOT) -> Iterator[Path]:
 def pyproject() -> dict[str, Any]:
     """``pyproject.toml`` as written."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group, with those of the groups that it includes."""
+    found: list[str] = []
+    for entry in pyproject()["dependency-groups"][name]:
+        found += [entry] if isinstance(entry, str) else group(entry["include-group"])
+    return found
