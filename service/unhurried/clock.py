@@ -45,7 +45,7 @@ def seconds_between(start: Ms, end: Ms) -> float:
 def rfc3339(moment: Ms) -> str:
     """``2026-11-22T08:00:00.123Z``."""
     whole, ms = divmod(moment, 1000)
-    return datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms:03d}Z"
+    return f"{datetime.fromtimestamp(whole, UTC).isoformat()[:19]}.{ms:03d}Z"  # strftime takes three times as long
 
 
 def parse_rfc3339(text: str) -> Ms:

@@ -61,7 +61,11 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 def media_type(scope: Scope) -> bytes:
     """The media type of the body in lower case, without parameters; empty when the caller names none."""
-    return (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+    return media_type_of(header(scope, b"content-type") or b"")
+
+
+def media_type_of(content_type: bytes) -> bytes:
+    return content_type.partition(b";")[0].strip().lower()
 
 
 def require_plain(scope: Scope) -> None:

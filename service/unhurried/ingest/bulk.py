@@ -1,9 +1,8 @@
 """Many requests in one call: one JSON envelope a line, stored in chunks while the rest still comes in.
 
 The answers follow when the body has ended, because a client that only writes must not block a server that only writes.
-Until then they are spooled, so that memory stays bounded whatever the number of lines. A chunk is stored before more is
-read, and so a fast client is held back by the socket. (Checking one chunk while the one before is stored would only
-make two threads wait for the same interpreter lock.)
+Until then they are spooled, so that memory stays bounded whatever the number of lines. One chunk is read and checked
+while the one before is stored, and not more, so that a fast client is held back by the socket.
 """
 
 import asyncio
@@ -91,7 +90,9 @@ class Upload:
         self._spool = spool
         self._lines = Lines(deps.settings.request_bytes_max + asgi.ENVELOPE_ROOM)
         self._chunk: list[Line] = []
+        self._read = 0  # number of the last line that went into a chunk; `tally.lines` follows when that is stored
         self._chunk_bytes = 0
+        self._storing: asyncio.Task[None] | None = None
         self._receiving: asyncio.Task[Message] | None = None
         self._stopping = asyncio.create_task(deps.stop.wait(), name="ingest.bulk_stop")
 
@@ -108,13 +109,15 @@ class Upload:
             self._account_for_held_bytes()
         await self._add(self._lines.end())
         await self._flush()
+        await self._stored()
 
     def close(self) -> None:
         """However it ended."""
         self._memory.give(self._held)
         self._stopping.cancel()
-        if self._receiving is not None:
-            self._receiving.cancel()
+        for task in (self._receiving, self._storing):
+            if task is not None:
+                task.cancel()  # what is with the writer already will be stored
 
     async def _next(self, receive: Receive) -> Message:
         """The next message of the body. A chunk is not kept waiting for it, nor is the end of the server."""
@@ -132,6 +135,7 @@ class Upload:
                 return message
             await self._flush()
             if self._stopping.done():
+                await self._stored()
                 raise self._with_tally(problems.draining())
 
     async def _add(self, lines: Sequence[Line]) -> None:
@@ -152,12 +156,12 @@ class Upload:
             raise self._with_tally(problem) from None
 
     async def _flush(self) -> None:
-        """Check the chunk and store it. Raises ``Problem`` when nothing more can be taken."""
+        """Check the chunk and begin to store it. Raises ``Problem`` when nothing more can be taken."""
         if not self._chunk:
             return
         lines, self._chunk, self._chunk_bytes = self._chunk, [], 0
         checked: list[tuple[int, Checked]] = []
-        number, unbroken = self.tally.lines, 0
+        number, unbroken = self._read, 0
         for line in lines:
             number += 1
             if (outcome := await self._check(line)) is not None:
@@ -166,8 +170,16 @@ class Upload:
             if unbroken > BREATHER_BYTES:
                 await asyncio.sleep(0)
                 unbroken = 0
-        await self._store(checked, number)
+        await self._stored()
+        self._read = number
+        self._storing = asyncio.create_task(self._store(checked, number), name="ingest.bulk_store")
         await asyncio.sleep(0)  # a body of empty lines, or of bad ones, would never let go
+
+    async def _stored(self) -> None:
+        """The chunk before is stored. Raises ``Problem`` when it could not be, and nothing more can be taken."""
+        if self._storing is not None:
+            await self._storing
+            self._storing = None
 
     async def _check(self, line: Line) -> Checked | None:
         """None for an empty line."""
@@ -182,7 +194,14 @@ class Upload:
 
     def _accept(self, line: bytes) -> NewRequest:
         deps = self._deps
-        return accept(line, id=str(uuid7()), now=deps.clock.now(), defaults=deps.defaults, peer_uid=self._uid)
+        return accept(
+            line,
+            id=str(uuid7()),
+            now=deps.clock.now(),
+            defaults=deps.defaults,
+            queues=deps.queues.defaults,
+            peer_uid=self._uid,
+        )
 
     def _refuse_new_work(self, count: int) -> None:
         if self._deps.draining():
@@ -192,11 +211,28 @@ class Upload:
             raise self._with_tally(problems.queue_full(already, limit))
 
     async def _store(self, checked: Sequence[tuple[int, Checked]], last_line: int) -> None:
+        if (fitting := self._fitting(checked)) is not None:
+            before, full = fitting
+            await self._store_all(checked[:before], checked[before][0] - 1)
+            raise self._with_tally(full)
+        await self._store_all(checked, last_line)
+
+    def _fitting(self, checked: Sequence[tuple[int, Checked]]) -> tuple[int, Problem] | None:
+        """None when every request finds room in its queue; else the place of the first that does not, and why."""
+        if not self._deps.queues.limited:
+            return None
+        places = [place for place, (_, one) in enumerate(checked) if not isinstance(one, Problem)]
+        fit, full = self._deps.queues.room(one.queue for _, one in checked if not isinstance(one, Problem))
+        return None if full is None else (places[fit], full)
+
+    async def _store_all(self, checked: Sequence[tuple[int, Checked]], last_line: int) -> None:
         requests = [one for _, one in checked if not isinstance(one, Problem)]
         try:
             outcomes = iter(await self._accepted(requests) if requests else ())
             answers = []
             for line, one in checked:
+                if isinstance(one, Problem):
+                    self._deps.refused(one.code)
                 outcome = one if isinstance(one, Problem) else next(outcomes)
                 if isinstance(outcome, KeyConflict):
                     outcome = problems.from_conflict(outcome)

@@ -5,27 +5,29 @@ from typing import Final
 
 import structlog
 
-from unhurried.domain.request import Refusal
 from unhurried.ingest import asgi, hot, problems
 from unhurried.ingest.api import RAISED, build_api
 from unhurried.ingest.asgi import ClientGone, Message, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
+from unhurried.ingest.express import Express
 from unhurried.ingest.hot import HotRoutes
 from unhurried.ingest.problems import Problem
-from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
 
 log = structlog.get_logger()
 
 _ONE_REQUEST: Final = hot.REQUESTS + "/"
-_UNSAFE_GETS: Final = frozenset({hot.RESULTS})
+_UNSAFE_GETS: Final = frozenset({hot.RESULTS, hot.RESULTS + "/stream"})
 """A ``GET`` that hands out leases: no ``HEAD`` there."""
+_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 class Front:
     def __init__(self, deps: IngestDeps) -> None:
         self.memory = asgi.Memory(8 * (deps.settings.request_bytes_max + asgi.ENVELOPE_ROOM))
         self.hot = HotRoutes(deps, self.memory)
+        self.express = Express(deps)
         self.api = build_api(deps)
+        self._refused = deps.refused
         paths = self.api.openapi()[
             "paths"
         ]  # made now: it takes a few dozen milliseconds, which no caller should wait for
@@ -46,7 +48,8 @@ class Front:
         except ClientGone:
             return  # nobody is left to be answered; what was stored stays stored
         except Exception as error:
-            problem = _problem_of(error)
+            problem = problems.of(error)
+            self._refused(problem.code)
             if problem.status == 500:
                 log.error("ingest.failed", method=scope["method"], path=scope["path"], exc_info=error)
             if started:
@@ -82,7 +85,9 @@ class Front:
             raise Problem("method_not_allowed", f"{method} is not allowed at {path}; it takes {allow}", allow=allow)
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves the body out
-        if method == "POST":  # within our bound, and refused as a problem: FastAPI's own limit answers in plain text
+        if (
+            method in _WITH_BODY
+        ):  # within our bound, and refused as a problem: FastAPI's own limit answers in plain text
             body = await asgi.read_body(scope, receive, asgi.SMALL_BODY_MAX, self.memory)
             receive = _replayed(body, receive)
         await self.api(scope, receive, send)
@@ -116,19 +121,3 @@ def _methods(template: str, operations: dict[str, object]) -> tuple[re.Pattern[s
 
 def _listed(methods: frozenset[str]) -> bytes:
     return ", ".join(sorted(methods)).encode()
-
-
-def _problem_of(error: Exception) -> Problem:
-    match error:
-        case Problem():
-            return error
-        case Refusal():
-            return problems.from_refusal(error)
-        case StoreBusy():
-            return problems.from_busy(error)
-        case StoreFull():
-            return problems.from_full(error)
-        case StoreUnusable():
-            return Problem("store_unusable", str(error))
-        case _:
-            return Problem("internal_error", "the daemon made a mistake; its log says more")

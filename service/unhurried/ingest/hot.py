@@ -1,6 +1,7 @@
 """The routes that carry the load, as plain ASGI: FastAPI would cost more per request than storing it does.
 
-One request comes in, or is looked at; results are pulled and confirmed. ``bulk`` takes many requests in one call.
+One request comes in, or is looked at; results are pulled and confirmed. ``bulk`` takes many requests in one call;
+most single ones are taken by ``express`` before they become ASGI.
 """
 
 import asyncio
@@ -10,11 +11,10 @@ from typing import Annotated, Final
 
 import msgspec
 import structlog
-from uuid_utils import uuid7
 
-from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted, NewRequest, Refusal, accept, check_key
+from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted
 from unhurried.domain.states import FINAL_REQUEST_STATES
-from unhurried.ingest import asgi, bulk, problems, views
+from unhurried.ingest import asgi, bulk, express, problems, views
 from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
@@ -79,37 +79,19 @@ class HotRoutes:
     async def _take_one(self, scope: Scope, receive: Receive, send: Send) -> None:
         deps = self._deps
         body = await asgi.read_body(scope, receive, self._bytes_max, self._memory)
+        given = body, asgi.peer_uid(scope), asgi.header(scope, b"idempotency-key")
         if len(body) < LARGE_BODY:
-            request = self._checked(body, scope)
+            request = express.checked(deps, *given)
         else:
-            request = await asyncio.to_thread(self._checked, body, scope)
-        if (count := deps.open_requests()) >= deps.settings.queue_requests_max:
-            raise problems.queue_full(count, deps.settings.queue_requests_max)
-        if deps.draining():
-            raise problems.draining()
+            request = await asyncio.to_thread(express.checked, deps, *given)
+        express.require_room(deps)
         [outcome] = await self._store.accept([request])
         if not isinstance(outcome, Accepted):
             raise problems.from_conflict(outcome)
-        if outcome.duplicate:
-            status, duplicate = 200, b"true"
-        else:
-            status, duplicate = 201, b"false"
+        if not outcome.duplicate:
             deps.bells.flusher.ring()
-        id = outcome.id.encode()
-        shown = b'{"id":"%s","state":"%s","duplicate":%s}' % (id, outcome.state.encode(), duplicate)
-        await asgi.answer(send, status, shown, (JSON, (b"location", b"/queue/requests/" + id)))
-
-    def _checked(self, body: bytes, scope: Scope) -> NewRequest:
-        """Raises ``Refusal``."""
-        request = accept(
-            body,
-            id=str(uuid7()),
-            now=self._deps.clock.now(),
-            defaults=self._deps.defaults,
-            peer_uid=asgi.peer_uid(scope),
-        )
-        given = asgi.header(scope, b"idempotency-key")
-        return request if given is None else _with_key(request, given)
+        status, headers, shown = express.answer_to(outcome)
+        await asgi.answer(send, status, shown, headers)
 
     async def show(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         """``GET`` and ``HEAD /queue/requests/{id}``."""
@@ -211,6 +193,7 @@ class HotRoutes:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem("invalid_json", f"the body is not valid JSON: {error}") from None
         acked = await self._store.ack(confirmation.delivery_ids, "ack", self._deps.clock.now())
+        self._deps.waiters.windows.confirmed(confirmation.delivery_ids)
         await asgi.answer(send, 200, views.encode(views.acked(acked)))
 
 
@@ -222,18 +205,6 @@ async def _watched(receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
         yield gone
     finally:
         gone.cancel()
-
-
-def _with_key(request: NewRequest, given: bytes) -> NewRequest:
-    """The request with the key of its header. Raises ``Refusal`` when the body names another one."""
-    try:
-        key = given.decode()
-    except UnicodeDecodeError:
-        raise Refusal("invalid_request", "the Idempotency-Key header is not UTF-8", "idempotency_key") from None
-    check_key(key)
-    if request.idempotency_key not in (None, key):
-        raise Refusal("invalid_request", "the header names another idempotency key than the body", "idempotency_key")
-    return msgspec.structs.replace(request, idempotency_key=key)
 
 
 def _destination(given: Mapping[str, str]) -> str:

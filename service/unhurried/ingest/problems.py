@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from unhurried.domain.request import KeyConflict, Refusal
-from unhurried.store.contract import StoreBusy, StoreFull
+from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
 
 MEDIA_TYPE: Final = b"application/problem+json"
 
@@ -20,6 +20,10 @@ STATUS: Final[dict[str, tuple[int, str]]] = {
     "method_not_allowed": (405, "The method is not allowed here"),
     "idempotency_conflict": (409, "The idempotency key stands for another request"),
     "already_finished": (409, "The request has its outcome already"),
+    "cannot_retry": (409, "The request cannot be sent again"),
+    "cannot_erase": (409, "The request cannot be erased now"),
+    "not_drained": (409, "There is work left"),
+    "not_redeliverable": (409, "It cannot be delivered again"),
     "request_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "The media type is not supported"),
     "invalid_request": (422, "The request cannot be accepted"),
@@ -27,7 +31,7 @@ STATUS: Final[dict[str, tuple[int, str]]] = {
     "queue_full": (429, "Too many requests are open"),
     "internal_error": (500, "The daemon made a mistake"),
     "busy": (503, "Too much waits to be written"),
-    "draining": (503, "The daemon is going down"),
+    "draining": (503, "The daemon accepts nothing new"),
     "stalled": (503, "A part of the daemon hangs"),
     "store_unusable": (503, "The database cannot be used"),
     "storage_full": (507, "There is no space left"),
@@ -85,6 +89,23 @@ class Problem(Exception):
         return headers
 
 
+def of(error: Exception) -> Problem:
+    """What a caller is told of an error; one that we did not expect is a mistake of ours."""
+    match error:
+        case Problem():
+            return error
+        case Refusal():
+            return from_refusal(error)
+        case StoreBusy():
+            return from_busy(error)
+        case StoreFull():
+            return from_full(error)
+        case StoreUnusable():
+            return Problem("store_unusable", str(error))
+        case _:
+            return Problem("internal_error", "the daemon made a mistake; its log says more")
+
+
 def from_refusal(refusal: Refusal) -> Problem:
     return Problem(refusal.code, refusal.detail, field=refusal.field)
 
@@ -106,12 +127,16 @@ def from_full(full: StoreFull) -> Problem:
 
 
 def draining(**extra: Any) -> Problem:
-    detail = "the daemon is going down and accepts nothing new; what it accepted is safe"
+    detail = "the daemon is being drained, or is going down, and accepts nothing new; what it accepted is safe"
     return Problem("draining", detail, retry_after_s=DRAINING_RETRY_S, **extra)
 
 
-def queue_full(open_requests: int, limit: int, **extra: Any) -> Problem:
-    detail = f"{open_requests:,} requests are open, the limit is {limit:,}"
+def queue_full(open_requests: int, limit: int, queue: str | None = None, **extra: Any) -> Problem:
+    """``queue``: the one whose own limit it is."""
+    where = f" in queue {queue}" if queue is not None else ""
+    detail = f"{open_requests:,} requests are open{where}, the limit is {limit:,}"
+    if queue is not None:
+        extra = {"queue": queue, **extra}
     return Problem("queue_full", detail, retry_after_s=QUEUE_FULL_RETRY_S, **extra)
 
 

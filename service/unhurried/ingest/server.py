@@ -11,14 +11,17 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from unhurried.clock import Clock
-from unhurried.ingest.asgi import PEER
+from unhurried.ingest.asgi import PEER, Headers
+from unhurried.ingest.express import TARGET, Express, Head, head_of
 from unhurried.ingest.front import Front
 
 HEADER_BYTES_MAX: Final = 65_536
@@ -31,6 +34,7 @@ FILES_RESERVED: Final = 256
 """File descriptors kept for everything else: the database, upstream, spools."""
 BACKLOG: Final = 2_048
 JOINED_BYTES_MAX: Final = 65_536
+READ_BYTES: Final = 65_536
 TICK_S: Final = 1.0
 SWEEP_TICKS: Final = 5
 
@@ -57,7 +61,7 @@ class Server:
         self._inode = os.lstat(self._path).st_ino
         config = uvicorn.Config(
             front,
-            http=_Protocol,
+            http=partial(_Protocol, front.express),  # type: ignore[arg-type]  # it is called, and nothing else
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -125,10 +129,10 @@ class _Uvicorn(uvicorn.Server):
             await self._clock.wait(self._stop, TICK_S)
 
     def _sweep(self) -> None:
-        """End connections that dawdle over their headers: they hold a file descriptor each."""
-        now = asyncio.get_running_loop().time()
+        """End connections that dawdle over their headers, or that have been idle: they hold a file descriptor each."""
+        now = monotonic()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, _Protocol) and connection.dawdles(now):
+            if isinstance(connection, _Protocol) and (connection.dawdles(now) or connection.is_idle(now)):
                 connection.transport.close()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -145,23 +149,34 @@ class _Uvicorn(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """One connection: knows its peer, and refuses headers that never end."""
+    """One connection: knows its peer, refuses headers that never end, and answers the calls of the express lane."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, express: Express, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._express = express
+        self._exchange: _Exchange | None = None  # a call of the express lane whose body is coming in
+        self.peer_uid: int | None = None
         self._extensions: dict[str, Any] = {}
-        self._headers_since: float | None = self.loop.time()
+        self._headers_since: float | None = monotonic()
         self._header_bytes = 0
+        self._idle_since: float | None = None
 
     def dawdles(self, now: float) -> bool:
         return self._headers_since is not None and now - self._headers_since > HEADER_TIMEOUT_S
+
+    def is_idle(self, now: float) -> bool:
+        return self._idle_since is not None and now - self._idle_since > KEEP_ALIVE_S
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
         # A send then returns when everything is with the kernel: "written" is true, and large answers do not pile up.
         transport.set_write_buffer_limits(high=0)
+        # asyncio reads into a new buffer each time. One of its usual 256 KB is mapped and unmapped by the system, which
+        # was measured as 15 us a request; if a transport ever ignores this, that is all it costs.
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
         if (peer := _peer(transport)) is not None:
             self._extensions[PEER] = peer
+            self.peer_uid = peer["uid"]
         if len(self.connections) > _connections_max():
             self._refuse(503, "busy", "Too many connections", b"retry-after: 1\r\n")
 
@@ -176,15 +191,48 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = self._extensions
-        self._headers_since = self.loop.time()
+        self._headers_since = monotonic()
         self._header_bytes = 0
+        self._idle_since = None
 
     def on_headers_complete(self) -> None:
         self._headers_since = None
+        if (
+            self.url == TARGET
+            and self.parser.get_method() == b"POST"
+            and self._is_free()
+            and (head := head_of(self.headers)) is not None
+        ):
+            self._exchange = _Exchange(self, head)
+            self.cycle = self._exchange  # type: ignore[assignment]  # it stands in for uvicorn's
+            return
         super().on_headers_complete()
         if self.scope["method"] != "HEAD":  # its answer is all head
             # The cycle has not run yet: its task starts with the next turn of the loop, or later.
             self.cycle.transport = _Joining(self.transport, self.cycle)  # type: ignore[assignment]
+
+    def on_message_complete(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            super().on_message_complete()
+        else:
+            exchange.more_body = False
+            self._express.take(exchange, bytes(exchange.body), exchange.idempotency_key)
+
+    def _is_free(self) -> bool:
+        """Whether no earlier call on this connection waits for its answer."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but without a timer for each answer: ``_sweep`` ends idle connections."""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = monotonic()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "invalid_request", "This is no HTTP request")
@@ -196,6 +244,54 @@ class _Protocol(HttpToolsProtocol):
         head = b"HTTP/1.1 %d \r\ncontent-type: application/problem+json\r\nconnection: close\r\ncontent-length: %d\r\n"
         self.transport.write(head % (status, len(body)) + headers + b"\r\n" + body)
         self.transport.close()
+
+
+class _Exchange:
+    """A call in the express lane. To uvicorn it is a cycle: it says when it is complete, and whether the connection
+    stays."""
+
+    __slots__ = (
+        "_protocol", "body", "disconnected", "idempotency_key", "keep_alive", "message_event", "more_body", "peer_uid",
+        "response_complete",
+    )  # fmt: skip
+
+    def __init__(self, protocol: _Protocol, head: Head) -> None:
+        self._protocol = protocol
+        self.peer_uid: int | None = protocol.peer_uid
+        self.idempotency_key = head.idempotency_key
+        self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
+        self.body = bytearray()
+        self.more_body = True
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = _NOBODY_WAITS
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        transport = self._protocol.transport
+        self.response_complete = True
+        if transport.is_closing():
+            return
+        lines = [STATUS_LINE[status]]
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"content-length: %d\r\n\r\n" % len(body))
+        lines.append(body)
+        transport.write(b"".join(lines))
+        if not self.keep_alive:
+            transport.close()
+        self._protocol.on_response_complete()
+
+
+class _NobodyWaits:
+    """Stands where a cycle has the event that wakes its task."""
+
+    def set(self) -> None:
+        pass
+
+
+_NOBODY_WAITS: Final = _NobodyWaits()
 
 
 class _Joining:

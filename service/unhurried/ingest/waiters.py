@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from unhurried.clock import Clock, Ms, after
+from unhurried.ingest.windows import Windows
 from unhurried.loop import Bell, repeat
 from unhurried.store.contract import Handed, IngestStore
 
@@ -44,6 +45,8 @@ class Waiters:
 
     def __init__(self, store: IngestStore, clock: Clock, *, interval_s: float = INTERVAL_S) -> None:
         self.bell = Bell()
+        self.windows = Windows()
+        """Of the streams of results."""
         self._store = store
         self._clock = clock
         self._interval_s = interval_s
@@ -67,6 +70,11 @@ class Waiters:
             self.wake(destination)
         if self._hinted or self._look_at_all:
             self.bell.ring()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server ends, and nobody is to wait any more."""
+        return self._closed
 
     def wake(self, destination: str) -> None:
         """Wake the first in line who is not awake yet."""
@@ -129,6 +137,7 @@ class Waiters:
         """Let everyone go, now and from now on: the server ends."""
         self._closed = True
         self.bell.ring()
+        self.windows.wake()
         for futures in self._requests.values():
             for future in futures:
                 if not future.done():
