@@ -109,7 +109,10 @@ def test_every_variable_has_a_sentence() -> None:
 
 def test_every_number_says_its_unit() -> None:
     """The unit is the last word of the name; the few plain numbers are counts."""
-    units = ("_s", "_max", "_requests", "_results", "_days", "mode", "version", "readers", "_jobs_max", "_bytes_max")
+    units = (
+        "_s", "_max", "_requests", "_results", "_days", "mode", "version", "readers", "concurrency", "_jobs_max",
+        "_bytes_max", "_bytes", "_bytes_min", "_share",
+    )  # fmt: skip
     for name, default, _ in variables():
         if isinstance(default, (int, float)) and not isinstance(default, bool):
             assert name.lower().endswith(units), name

@@ -21,7 +21,7 @@ The rooms, top down (each imports only what stands below it; ``lint-imports`` pr
 ``upstream``       all calls to Anthropic; SDK types and exceptions end there
 ``domain``         types, states and every decision, as pure functions of their arguments
 ``simulator``      the other side: a fake Anthropic API over real HTTP
-``clock`` ``loop`` ``settings``
+``clock`` ``counting`` ``loop`` ``settings``
                    small tools that every room may use
 """
 

@@ -6,11 +6,14 @@ is not finished when the grace is over is cut off, which is no worse than a kill
 """
 
 import asyncio
+import gc
 import os
+import platform
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -18,17 +21,22 @@ import structlog
 from unhurried import __version__, ingest
 from unhurried import settings as configuration
 from unhurried.clock import Clock, Ms, SystemClock
-from unhurried.dispatcher import Dispatcher
+from unhurried.delivery import Webhooks
+from unhurried.dispatcher import Dispatcher, WebhookPolicy
 from unhurried.domain.grouping import Limits
 from unhurried.domain.polling import PollPolicy
+from unhurried.domain.queue import QueueSettings
 from unhurried.domain.request import Defaults
 from unhurried.domain.settling import SettlePolicy
 from unhurried.domain.submitting import PausePolicy
 from unhurried.flusher import Flusher
 from unhurried.keeper import Keeper
+from unhurried.keeper import Limits as KeeperLimits
 from unhurried.loop import Bell, Step, repeat
 from unhurried.observability import log as logging
-from unhurried.observability.health import Health
+from unhurried.observability.health import HANGS_S, WRITER_HANGS_S, Health, disk_low, touching
+from unhurried.observability.meters import Meters
+from unhurried.observability.metrics import Metrics
 from unhurried.poller import Collector, Tracker
 from unhurried.settings import Settings
 from unhurried.store import StoreUnusable
@@ -40,8 +48,9 @@ from unhurried.upstream import Upstream, UpstreamTrouble, connect
 log = structlog.get_logger()
 
 CONNECT_AGAIN_S: Final = 5.0
-FLUSHER_REST_S: Final = 0.05
-"""Each accept rings the flusher; under load it looks twenty times a second, not a thousand."""
+LEASE_MARGIN_S: Final = 600.0
+FLUSHER_REST_S: Final = 0.2
+"""Each accept rings the flusher; under load it looks five times a second, not a thousand."""
 
 
 def run(settings: Settings) -> int:
@@ -66,6 +75,7 @@ class Bells:
     collector: Bell = field(default_factory=Bell)
     dispatcher: Bell = field(default_factory=Bell)
     keeper: Bell = field(default_factory=Bell)
+    writer: Bell = field(default_factory=Bell)
 
     def ring_all(self) -> None:
         for bell in vars(self).values():
@@ -85,7 +95,13 @@ class Stop:
         if self.event.is_set():
             log.warning("daemon.stopped_at_once", signal=name)
             os._exit(128 + signal.Signals[name])  # a kill like any other: the next start recovers
-        log.info("daemon.stopping", signal=name, grace_s=self._grace_s)
+        self.ask(signal=name)
+
+    def ask(self, **why: str) -> None:
+        """The same, asked by whom the daemon itself listens to: only the first order counts."""
+        if self.event.is_set():
+            return
+        log.info("daemon.stopping", grace_s=self._grace_s, **why)
         self.event.set()
         self._bells.ring_all()
         if self._deadline is not None:
@@ -137,13 +153,24 @@ async def _run_rooms(
     recovered = await store.recover(clock.now())
     log.info("daemon.recovered", epoch=store.epoch, migrated=store.migrated, **recovered)
 
-    health = Health()
+    health, meters = Health(), Meters()
+    webhooks = Webhooks(settings.delivery, own_socket=settings.socket, database=settings.database, environ=os.environ)
     waiters = ingest.Waiters(store, clock)
+    webhook_names = set(await store.webhook_names())
+    defaults = _defaults(settings, webhook_names)
+    queues = ingest.QueueBook(store, defaults, store.open_requests_of)
+    await queues.load()
+    drain = ingest.Draining(store, store, clock, flusher=bells.flusher, stop=partial(stop.ask, reason="drained"))
     deps = ingest.IngestDeps(
         store=store,
+        destinations=store,
+        steering=store,
+        queues=queues,
+        drain=drain,
         clock=clock,
         settings=settings.ingest,
-        defaults=_defaults(settings),
+        defaults=defaults,
+        queue_settings=_queue_settings(settings),
         bells=ingest.Bells(
             flusher=bells.flusher, submission=bells.submission, poller=bells.tracker, dispatcher=bells.dispatcher
         ),
@@ -158,11 +185,15 @@ async def _run_rooms(
             simulator=settings.upstream.simulator,
         ),
         stop=stop.event,
-        draining=stop.event.is_set,
+        draining=lambda: stop.event.is_set() or drain.on(),
         open_requests=store.open_requests,
-        unready=lambda: "stopping" if stop.event.is_set() else None,
+        unready=partial(disk_low, settings.database.parent, settings.store.disk_free_bytes_min),
+        webhooks=webhook_names,
+        test_webhook=lambda target, secrets: webhooks.test(target, secrets, clock.now()),
         spool_dir=str(settings.database.parent),  # /tmp may be read-only, or memory
         unhealthy=lambda: "the writer has ended" if writer_ended() else None,
+        refused=meters.refused,
+        metrics=Metrics(store, meters, health, clock, _build(settings)).render,
     )
     listener = ingest.bind(settings.socket, int(settings.ingest.socket_mode, 8))
     server = ingest.Server(
@@ -176,24 +207,39 @@ async def _run_rooms(
     try:
         async with asyncio.timeout(None) as deadline, asyncio.TaskGroup() as group:
             stop.bound(deadline, settings.grace_s)
-            loops = _Loops(group, clock, stop.event, health)
+            loops = _Loops(group, clock, stop.event, health, drain.on)
             group.create_task(server.serve(), name="server")
             answering = health.watch.watch("waiters", clock.now(), prompt=True)
             group.create_task(waiters.watch(stop.event, answering), name="waiters")
             group.create_task(health.stalls.run(stop.event), name="stalls")
-            loops.start("dispatcher", Dispatcher(store, waiters.results_stored).step, bells.dispatcher, prompt=True)
-            loops.start("keeper", Keeper(store).step, bells.keeper, prompt=True)
+            loops.start("writer", touching(store.touch), bells.writer, prompt=True, hangs_s=WRITER_HANGS_S)
+            dispatcher = Dispatcher(
+                store,
+                webhooks,
+                clock,
+                policy=_webhook_policy(settings),
+                group=group,
+                stop=stop.event,
+                bell=bells.dispatcher,
+                tell=waiters.results_stored,
+            )
+            meters.attempts, meters.attempt_seconds = dispatcher.attempts, dispatcher.attempt_seconds
+            loops.start("dispatcher", dispatcher.step, bells.dispatcher, prompt=True)
+            keeper = Keeper(store, settings.keeper, _keeper_limits(settings))
+            loops.start("keeper", keeper.step, bells.keeper, prompt=True)
             await server.ready.wait()
             log.info("daemon.ready", socket=str(settings.socket), database=str(settings.database), pid=os.getpid())
             workspace = Workspace()
-            upstream = await _connect(settings, workspace, stop.event, clock)
+            upstream = await _connect(settings, workspace, meters, stop.event, clock)
             if upstream is not None:
-                _start_loops(loops, settings, store, upstream, clock, bells, workspace)
+                _start_loops(loops, settings, store, upstream, clock, bells, workspace, meters)
+                gc.freeze()  # a collection that walks through all that starting up has made takes a tenth of a second
                 health.mark_ready()
                 log.info("daemon.upstream", base_url=upstream.base_url, simulator=settings.upstream.simulator)
     except TimeoutError:
         log.warning("daemon.grace_over", grace_s=settings.grace_s)
         return False
+    await webhooks.aclose()
     if upstream is not None:
         await upstream.aclose()
     return True
@@ -205,9 +251,12 @@ class _Loops:
     clock: Clock
     stop: asyncio.Event
     health: Health
+    draining: Callable[[], bool]
 
-    def start(self, name: str, step: Step, bell: Bell, *, rest_s: float = 0.0, prompt: bool = False) -> None:
-        finished = self.health.watch.watch(name, self.clock.now(), prompt=prompt)
+    def start(
+        self, name: str, step: Step, bell: Bell, *, rest_s: float = 0.0, prompt: bool = False, hangs_s: float = HANGS_S
+    ) -> None:
+        finished = self.health.watch.watch(name, self.clock.now(), prompt=prompt, hangs_s=hangs_s)
         self.group.create_task(
             repeat(step, clock=self.clock, bell=bell, stop=self.stop, rest_s=rest_s, finished=finished), name=name
         )
@@ -226,11 +275,13 @@ class Workspace:
         return self.id
 
 
-async def _connect(settings: Settings, workspace: Workspace, stop: asyncio.Event, clock: Clock) -> Upstream | None:
+async def _connect(
+    settings: Settings, workspace: Workspace, meters: Meters, stop: asyncio.Event, clock: Clock
+) -> Upstream | None:
     """Import the SDK and open the door. None when the daemon was told to stop meanwhile."""
     while not stop.is_set():
         try:
-            return await connect(settings.upstream, workspace.on_answer)
+            return await connect(settings.upstream, workspace.on_answer, meters.upstream_answered)
         except UpstreamTrouble as trouble:
             log.error("upstream.cannot_connect", detail=trouble.detail)
             await clock.wait(stop, CONNECT_AGAIN_S)
@@ -245,9 +296,12 @@ def _start_loops(
     clock: Clock,
     bells: Bells,
     workspace: Workspace,
+    meters: Meters,
 ) -> None:
     policy = PollPolicy(interval_min_s=settings.poller.interval_min_s, interval_max_s=settings.poller.interval_max_s)
-    flusher = Flusher(store, clock, _limits(settings), settings.flusher.chunk_requests, bells.submission)
+    flusher = Flusher(
+        store, clock, _limits(settings), settings.flusher.chunk_requests, bells.submission, loops.draining
+    )
     submission = Submission(
         store,
         upstream,
@@ -263,6 +317,7 @@ def _start_loops(
         settlement=bells.settlement,
         workspace=workspace.seen,
         stopping=loops.stop.is_set,
+        ended=meters.create_ended,
     )
     settlement = Settlement(
         store,
@@ -272,6 +327,7 @@ def _start_loops(
         sweep_s=settings.submission.sweep_s,
         submission=bells.submission,
         poller=bells.tracker,
+        settled=meters.doubt_ended,
     )
     tracker = Tracker(
         store,
@@ -293,12 +349,19 @@ def _start_loops(
         dispatcher=bells.dispatcher,
         flusher=bells.flusher,
         submission=bells.submission,
+        stored=meters.results_stored,
     )
     loops.start("flusher", flusher.step, bells.flusher, rest_s=FLUSHER_REST_S)
     loops.start("submission", submission.step, bells.submission)
     loops.start("settlement", settlement.step, bells.settlement)
     loops.start("tracker", tracker.step, bells.tracker)
     loops.start("collector", collector.step, bells.collector)
+
+
+def _build(settings: Settings) -> Mapping[str, str]:
+    """What this program is, for the metrics."""
+    simulator = "true" if settings.upstream.simulator else "false"
+    return {"version": __version__, "python": platform.python_version(), "simulator": simulator}
 
 
 def _store_config(settings: Settings) -> StoreConfig:
@@ -314,12 +377,42 @@ def _store_config(settings: Settings) -> StoreConfig:
     )
 
 
-def _defaults(settings: Settings) -> Defaults:
+def _webhook_policy(settings: Settings) -> WebhookPolicy:
+    return WebhookPolicy(
+        concurrency=settings.delivery.concurrency,
+        disable_after_s=settings.delivery.disable_after_s,
+        lease_s=settings.delivery.timeout_s * 2 + LEASE_MARGIN_S,
+    )
+
+
+def _defaults(settings: Settings, webhooks: Container[str]) -> Defaults:
     return Defaults(
         deadline_s=settings.ingest.deadline_s,
         anthropic_version=settings.upstream.anthropic_version,
         params_bytes_max=settings.ingest.request_bytes_max,
         attempts_max=settings.ingest.attempts_max,
+        webhooks=webhooks,
+    )
+
+
+def _queue_settings(settings: Settings) -> QueueSettings:
+    return QueueSettings(
+        linger_s=settings.flusher.linger_s,
+        batch_requests_max=settings.flusher.batch_requests_max,
+        batch_bytes_max=settings.flusher.batch_bytes_max,
+        deadline_s=settings.ingest.deadline_s,
+        attempts_max=settings.ingest.attempts_max,
+        priority=0,
+        anthropic_version=settings.upstream.anthropic_version,
+        anthropic_beta="",
+        retention_days=settings.keeper.retention_days,
+        unread_days=settings.keeper.unread_days,
+    )
+
+
+def _keeper_limits(settings: Settings) -> KeeperLimits:
+    return KeeperLimits(
+        open_requests_max=settings.ingest.queue_requests_max, log_bytes_max=settings.store.wal_bytes_max
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
 
 import httpx2
 import msgspec
@@ -22,6 +23,10 @@ import msgspec
 NDJSON: Final = "application/x-ndjson"
 BLOCK_BYTES: Final = 128 * 1024
 """Lines are written to the socket in blocks of about this size."""
+STREAM_SILENCE_S: Final = 60.0
+"""A stream is pinged every 15 s; one that says nothing for so long is broken."""
+WEBHOOK_TEST_S: Final = 60.0
+MANY_S: Final = 600.0
 BULK_ANSWER_S: Final = 600.0
 """How long a bulk upload may wait for the daemon: it holds the upload back while much waits to be written."""
 
@@ -78,6 +83,12 @@ class Result(msgspec.Struct, frozen=True):
     attempt: int = 0
     stored_at: str | None = None
     metadata: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Streamed(Result, frozen=True):
+    """A result of a stream. ``event_id`` is the cursor behind it."""
+
+    event_id: int = 0
 
 
 class Acked(msgspec.Struct, frozen=True):
@@ -199,6 +210,21 @@ class Client:
         """Cancel at once what is queued; what has been sent is flagged, and a result that arrives anyway counts."""
         return self._call("POST", f"/queue/requests/{request_id}/cancel", dict[str, Any])
 
+    def retry(self, request_id: str, *, max_wait: float | None = None) -> dict[str, Any]:
+        """Queue a request again that was errored, expired or canceled. ``max_wait``: due in so many seconds."""
+        body = {} if max_wait is None else {"max_wait": max_wait}
+        return self._call("POST", f"/queue/requests/{request_id}/retry", dict[str, Any], body=body)
+
+    def retry_many(self, *, dry_run: bool = True, **filter: Any) -> dict[str, Any]:
+        """One step through those that ``filter`` names (queue, model, states, error_type, since), queueing them again
+        unless ``dry_run``; hand its ``cursor`` back for the next one until it is None."""
+        given = {name: value for name, value in filter.items() if value is not None}
+        return self._call("POST", "/queue/requests/retry", dict[str, Any], body={**given, "dry_run": dry_run})
+
+    def erase(self, request_id: str) -> dict[str, Any]:
+        """Take the contents of a request out, for good."""
+        return self._call("POST", f"/queue/requests/{request_id}/erase", dict[str, Any])
+
     # Results
 
     def pull(
@@ -215,6 +241,34 @@ class Client:
         """Every result of a destination as it arrives, for ever. Acknowledge each once it is safe with you."""
         while True:
             yield from self.pull(destination, limit=limit, wait=wait)
+
+    def stream(
+        self,
+        destination: str = "pull:default",
+        *,
+        window: int = 100,
+        lease: float | None = None,
+        after: int | None = None,
+        wait: float | None = None,
+    ) -> Iterator[Streamed]:
+        """Results as they come, on one connection, at most ``window`` of them unacknowledged at once.
+
+        What was handed out and not acknowledged goes back when the iterator is closed or the connection breaks.
+        ``after``: skip what came before that ``event_id``, and it. Ends when the daemon stops, or, with ``wait``, when
+        nothing came for so many seconds; raises ``DaemonUnreachable`` when the connection breaks.
+        """
+        query: dict[str, Any] = {"destination": destination, "window": window, "lease": lease, "after": after}
+        query["wait"] = wait
+        given = {name: value for name, value in query.items() if value is not None}
+        timeout = httpx2.Timeout(self._timeout_s, read=STREAM_SILENCE_S)
+        streaming = self._http.stream("GET", "/queue/results/stream", params=given, timeout=timeout)
+        with self._reaching(), streaming as answer:
+            if not answer.is_success:
+                answer.read()
+                raise _problem(answer)
+            for event_id, data in _events(answer.iter_bytes()):
+                result = msgspec.json.decode(data, type=Streamed)
+                yield msgspec.structs.replace(result, event_id=event_id)
 
     def ack(self, delivery_ids: Sequence[str]) -> Acked:
         """Confirm deliveries: they are not handed out again."""
@@ -249,6 +303,40 @@ class Client:
     def status(self) -> dict[str, Any]:
         return self._call("GET", "/queue/status", dict[str, Any])
 
+    def queues(self) -> list[dict[str, Any]]:
+        """Every queue by name, with its own settings and those that hold."""
+        queues: list[dict[str, Any]] = self._call("GET", "/queue/queues", dict[str, Any])["queues"]
+        return queues
+
+    def queue(self, name: str) -> dict[str, Any]:
+        return self._call("GET", f"/queue/queues/{quote(name, safe='')}", dict[str, Any])
+
+    def set_queue(self, name: str, **settings: Any) -> dict[str, Any]:
+        """Change settings of a queue, which may be new; None hands one back to the daemon."""
+        return self._call("PATCH", f"/queue/queues/{quote(name, safe='')}", dict[str, Any], body=settings)
+
+    def pause_queue(self, name: str, reason: str | None = None) -> dict[str, Any]:
+        """Form no batch of this queue until it is resumed; it goes on accepting."""
+        body = {} if reason is None else {"reason": reason}
+        return self._call("POST", f"/queue/queues/{quote(name, safe='')}/pause", dict[str, Any], body=body)
+
+    def resume_queue(self, name: str) -> bool:
+        """False when it was not paused."""
+        return bool(self._call("POST", f"/queue/queues/{quote(name, safe='')}/resume", dict[str, Any])["resumed"])
+
+    def drain(self, *, stop: bool = False) -> dict[str, Any]:
+        """Accept nothing new, let everything go its way, and tell what is left. ``stop``: stop the daemon then, if it
+        is empty; raises ``QueueError`` (``not_drained``) when it is not."""
+        return self._call("POST", "/queue/drain", dict[str, Any], body={"stop": stop})
+
+    def drained(self) -> dict[str, Any]:
+        """What is left, whether the daemon is being drained or not."""
+        return self._call("GET", "/queue/drain", dict[str, Any])
+
+    def undrain(self) -> bool:
+        """Accept again. False when it was not being drained."""
+        return bool(self._call("POST", "/queue/undrain", dict[str, Any])["was_draining"])
+
     def resume_account(self) -> bool:
         """Lift the account's pause. False when there was none."""
         return bool(self._call("POST", "/queue/account/resume", dict[str, Any])["resumed"])
@@ -259,6 +347,69 @@ class Client:
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         return self._probe("/readyz")
+
+    # Destinations and deliveries
+
+    def destinations(
+        self, *, kind: str | None = None, limit: int = 100, after: str | None = None
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """By name, one page and the ``after`` of the next one. ``kind``: ``webhook`` or ``pull``."""
+        query = {"kind": kind, "limit": limit, "after": after}
+        page = self._call("GET", "/queue/destinations", dict[str, Any], query=query)
+        return page["destinations"], page.get("cursor")
+
+    def destination(self, name: str) -> dict[str, Any]:
+        """One, with its whole URL and the references to its secrets."""
+        return self._call("GET", _destination(name), dict[str, Any])
+
+    def put_webhook(
+        self, name: str, url: str, *, secrets: Sequence[str] = (), concurrency: int | None = None
+    ) -> dict[str, Any]:
+        """Add ``webhook:NAME``, or change it. ``secrets`` are references: ``env:NAME``, ``file:/path``."""
+        body = {"url": url, "secrets": list(secrets), "concurrency": concurrency}
+        return self._call("PUT", _destination(name), dict[str, Any], body=body)
+
+    def pause_destination(self, name: str, reason: str | None = None) -> bool:
+        """Attempt nothing there until it is resumed. False when it was paused before."""
+        body = {} if reason is None else {"reason": reason}
+        return bool(self._call("POST", _destination(name, "/pause"), dict[str, Any], body=body)["paused"])
+
+    def resume_destination(self, name: str) -> bool:
+        """End a pause and close the breaker. False when there was neither."""
+        return bool(self._call("POST", _destination(name, "/resume"), dict[str, Any])["resumed"])
+
+    def test_destination(self, name: str) -> dict[str, Any]:
+        """Send one signed test event now, and tell what came of it."""
+        return self._call("POST", _destination(name, "/test"), dict[str, Any], wait_s=WEBHOOK_TEST_S)
+
+    def deliveries(
+        self,
+        *,
+        destination: str | None = None,
+        states: Sequence[str] = (),
+        since: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """Newest first, one page and the cursor to the next. A page can be short and still have a cursor."""
+        query = {"destination": destination, "state": list(states), "since": since, "limit": limit, "cursor": cursor}
+        page = self._call("GET", "/queue/deliveries", dict[str, Any], query=query)
+        return page["deliveries"], page.get("cursor")
+
+    def delivery(self, delivery_id: str) -> dict[str, Any]:
+        return self._call("GET", f"/queue/deliveries/{quote(delivery_id, safe='')}", dict[str, Any])
+
+    def redeliver(self, delivery_id: str) -> dict[str, Any]:
+        """Deliver a result again; the new delivery. Raises ``QueueError`` (``not_redeliverable``) if it cannot be."""
+        return self._call("POST", f"/queue/deliveries/{quote(delivery_id, safe='')}/redeliver", dict[str, Any])
+
+    def redeliver_many(
+        self, destination: str, *, states: Sequence[str] = ("dead",), since: str | None = None, dry_run: bool = True
+    ) -> int:
+        """Deliver again what ended in these states at one destination; how many. ``dry_run``: only count them."""
+        body = {"destination": destination, "states": list(states), "since": since, "dry_run": dry_run}
+        path = "/queue/deliveries/redeliver"
+        return int(self._call("POST", path, dict[str, Any], body=body, wait_s=MANY_S)["deliveries"])
 
     # How
 
@@ -331,6 +482,26 @@ def _problem(answer: httpx2.Response) -> QueueError:
         problem = {"title": f"status {answer.status_code} without an explanation"}
     after = answer.headers.get("retry-after", "")
     return QueueError(answer.status_code, problem, float(after) if after.isdigit() else None)
+
+
+def _destination(name: str, act: str = "") -> str:
+    return f"/queue/destinations/{quote(name, safe=':')}{act}"
+
+
+def _events(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The id and the data of each server-sent event; what else there is (pings, the pause of a reconnect) is none."""
+    rest, id, data = b"", 0, []
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            name, _, value = line.partition(b": ")
+            if name == b"id":
+                id = int(value)
+            elif name == b"data":
+                data.append(value)
+            elif not line and data:
+                yield id, b"\n".join(data)
+                data = []
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,10 +8,11 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX: Final = "UNHURRIED_"
@@ -95,14 +96,70 @@ class PollerSettings(_Part):
     retry_pause_max_s: Seconds = Field(3_600.0, description="Longest pause before a request is sent again.")
 
 
+def _network(text: str) -> str:
+    return str(ip_network(text))
+
+
+class DeliverySettings(_Part):
+    allowed_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(
+        (), description='Private networks that webhooks may go to, as `["10.0.0.0/8"]`; plain `http` goes only there.'
+    )
+    allowed_socket_dirs: tuple[Annotated[str, Field(pattern="^/")], ...] | None = Field(
+        None, description="Folders whose sockets webhooks may go to. Default: the one with the daemon's own socket."
+    )
+    ca_file: Path | None = Field(None, description="Certificates (PEM) to trust beside the system's.")
+    concurrency: int = Field(8, ge=1, le=100, description="Webhooks under way at once for each destination.")
+    connect_timeout_s: Annotated[float, Field(gt=0)] = Field(5.0, description="For the connection to be made.")
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = Field(
+        20.0, description="For one attempt, the connection included."
+    )
+    result_bytes_max: int = Field(
+        1_000_000, ge=0, description="Results above this are left out of a webhook, to be fetched; 0: all of them."
+    )
+    disable_after_s: Seconds = Field(
+        432_000.0, description="A destination that has failed throughout for so long is disabled."
+    )
+
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(text) for text in self.allowed_networks)
+
+
 class StoreSettings(_Part):
     writer_jobs_max: int = Field(
         20_000, ge=100, description="Writes that may wait; beyond it new work is told to come later."
     )
     writer_bytes_max: int = Field(256_000_000, ge=1_000_000, description="Bytes that may wait to be written.")
+    disk_free_bytes_min: int = Field(
+        100_000_000, ge=0, description="Free space of its disk below which the daemon is not ready for new requests."
+    )
     readers: int = Field(3, ge=1, le=32, description="Reading connections.")
     idempotency_days: Annotated[float, Field(gt=0)] = Field(30.0, description="How long an idempotency key is kept.")
     wal_bytes_max: int = Field(64_000_000, ge=1_000_000, description="Size above which the write-ahead log is emptied.")
+
+
+class KeeperSettings(_Part):
+    retention_days: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="A request is kept for so long after its result was delivered; a queue may say otherwise."
+    )
+    unread_days: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="An undelivered result is kept for so long; a queue may say otherwise. Default: for ever."
+    )
+    events_days: Annotated[float, Field(ge=1)] = Field(90.0, description="Events are kept for so long.")
+    vacuum_bytes: int = Field(
+        64_000_000, ge=0, description="Free space in the database file from which on it is given back to the disk."
+    )
+    expiry_alarm_s: Seconds = Field(7_200.0, description="Alarm: time left before upstream gives a batch up.")
+    vanish_alarm_days: Annotated[float, Field(ge=0)] = Field(
+        26.0, description="Alarm: age of a batch whose results are not all stored; upstream keeps them for 29 days."
+    )
+    unread_alarm_s: Seconds = Field(86_400.0, description="Alarm: age of the oldest result that nobody has fetched.")
+    paused_alarm_s: Seconds = Field(1_800.0, description="Alarm: how long the account has been paused.")
+    queue_alarm_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="Alarm: share of the open requests that a queue, or all of them, may have."
+    )
+    disk_free_alarm_bytes: int = Field(1_000_000_000, ge=0, description="Alarm: free space on the database's disk.")
+    database_alarm_bytes: int = Field(50_000_000_000, ge=0, description="Alarm: size of the database.")
 
 
 class LogSettings(_Part):
@@ -139,7 +196,9 @@ class Settings(BaseSettings):
     flusher: FlusherSettings = Field(default_factory=lambda: FlusherSettings.model_validate({}))
     submission: SubmissionSettings = Field(default_factory=lambda: SubmissionSettings.model_validate({}))
     poller: PollerSettings = Field(default_factory=lambda: PollerSettings.model_validate({}))
+    delivery: DeliverySettings = Field(default_factory=lambda: DeliverySettings.model_validate({}))
     store: StoreSettings = Field(default_factory=lambda: StoreSettings.model_validate({}))
+    keeper: KeeperSettings = Field(default_factory=lambda: KeeperSettings.model_validate({}))
     log: LogSettings = Field(default_factory=lambda: LogSettings.model_validate({}))
 
 

@@ -20,12 +20,16 @@ from unhurried.ingest import views
 from unhurried.store.contract import Status
 
 COMMANDS = (
-    "serve", "config", "demo", "simulate", "submit", "status", "flush", "resume", "doctor", "health",
+    "serve", "config", "demo", "simulate", "submit", "status", "top", "flush", "resume", "doctor", "health",
     "requests list", "requests show", "requests cancel", "batches list", "batches show", "results pull", "results ack",
+    "results stream", "destinations list", "destinations show", "destinations add", "destinations pause",
+    "destinations resume", "destinations test", "deliveries list", "deliveries show", "deliveries redeliver",
 )  # fmt: skip
 UNREACHABLE = (
-    "status", "flush", "resume", "requests list", "requests show x", "requests cancel x", "batches list",
-    "batches show x", "results pull", "results ack x",
+    "status", "top", "flush", "resume", "requests list", "requests show x", "requests cancel x", "batches list",
+    "batches show x", "results pull", "results ack x", "results stream", "destinations list", "destinations show x",
+    "destinations add x y", "destinations pause x", "destinations resume x", "destinations test x", "deliveries list",
+    "deliveries show x", "deliveries redeliver x",
 )  # fmt: skip
 
 
@@ -63,15 +67,6 @@ def test_without_a_daemon_a_command_says_how_to_start_it_and_exits_69(command: s
     assert ran.err.startswith("unhurried: no daemon answers at ")
     assert "unhurried serve" in ran.err
     assert ran.err.count("\n") == 1
-
-
-@pytest.mark.filterwarnings(LEFT_OPEN)
-def test_health_exits_1_without_a_daemon_because_docker_knows_only_0_and_1(run: Run, tmp_path: Path) -> None:
-    assert run("health", "--socket", tmp_path / "none.sock").code == 1
-
-
-def test_health_exits_0_when_the_daemon_says_so(run: Run, queue: FakeQueue) -> None:
-    assert run("health").code == 0
 
 
 @pytest.mark.parametrize(
@@ -194,10 +189,10 @@ def test_status_of_a_daemon_that_is_down_is_read_from_the_database(
     shown = run("status", "--json")
     assert shown.code == 69
     daemon_would_say = views.status(told, None)  # type: ignore[arg-type]  # of itself, nothing
-    assert json.loads(shown.out) == {
-        **json.loads(views.encode(daemon_would_say)),
-        "database": str(tmp_path / "a.db"),
-    }
+    says, would_say = json.loads(shown.out), json.loads(views.encode(daemon_would_say))
+    for answer in (says, would_say):
+        del answer["storage"]  # the log was emptied at the end, and others write to the disk as well
+    assert says == {**would_say, "database": str(tmp_path / "a.db")}
 
 
 async def _filled(path: Path) -> Status:

@@ -15,10 +15,13 @@ from unhurried import ingest
 from unhurried.clock import Ms, SystemClock, after
 from unhurried.domain.batch import UpstreamId, custom_id, new_nonce
 from unhurried.domain.grouping import Order, Why
+from unhurried.domain.queue import QueueSettings
 from unhurried.domain.request import Defaults
 from unhurried.domain.settling import Sighting
 from unhurried.loop import Bell
 from unhurried.observability.health import Health
+from unhurried.observability.meters import Meters
+from unhurried.observability.metrics import Metrics
 from unhurried.settings import IngestSettings
 from unhurried.store.sqlite import SqliteStore, StoreConfig, open_store
 
@@ -49,8 +52,11 @@ class Daemon:
     stop: asyncio.Event
     draining: asyncio.Event
     clock: Clock
+    meters: Meters
     open_requests: list[int] = field(default_factory=list)
     """Empty: the store's own number; else the first is what the daemon believes."""
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a drain was to end with a stop: here nobody obeys."""
 
     async def params(self, request_id: str) -> bytes:
         """The bytes that are stored, and will be sent."""
@@ -142,14 +148,33 @@ async def running(folder: Path, *, interval_s: float = 5.0, **settings: Any) -> 
     try:
         stop, draining = asyncio.Event(), asyncio.Event()
         waiters = ingest.Waiters(store, clock, interval_s=interval_s)
-        health = Health()
+        health, meters = Health(), Meters()
         ingest_settings = IngestSettings.model_validate(settings)
         believed: list[int] = []
+        webhooks: set[str] = set()
+        defaults = Defaults(params_bytes_max=ingest_settings.request_bytes_max, webhooks=webhooks)
+        queues = ingest.QueueBook(store, defaults, store.open_requests_of)
+        stopped = asyncio.Event()
+        drain = ingest.Draining(store, store, clock, flusher=Bell(), stop=stopped.set)
         deps = ingest.IngestDeps(
             store=store,
+            destinations=store,
+            steering=store,
+            queues=queues,
+            drain=drain,
+            queue_settings=QueueSettings(
+                linger_s=300.0,
+                deadline_s=defaults.deadline_s,
+                attempts_max=defaults.attempts_max,
+                priority=0,
+                anthropic_version=defaults.anthropic_version,
+                anthropic_beta="",
+                retention_days=30.0,
+            ),
             clock=clock,
             settings=ingest_settings,
-            defaults=Defaults(params_bytes_max=ingest_settings.request_bytes_max),
+            defaults=defaults,
+            webhooks=webhooks,
             bells=ingest.Bells(flusher=Bell(), submission=Bell(), poller=Bell(), dispatcher=Bell()),
             waiters=waiters,
             health=health,
@@ -162,9 +187,11 @@ async def running(folder: Path, *, interval_s: float = 5.0, **settings: Any) -> 
                 simulator=True,
             ),
             stop=stop,
-            draining=draining.is_set,
+            draining=lambda: draining.is_set() or drain.on(),
             open_requests=lambda: believed[0] if believed else store.open_requests(),
             spool_dir=os.fspath(folder),
+            refused=meters.refused,
+            metrics=Metrics(store, meters, health, clock, {"version": "0", "python": "3", "simulator": "true"}).render,
         )
         app = ingest.build_app(deps)
         listener = ingest.bind(folder / "s", 0o660)
@@ -177,7 +204,7 @@ async def running(folder: Path, *, interval_s: float = 5.0, **settings: Any) -> 
             await server.ready.wait()
             health.mark_ready()
             try:
-                yield Daemon(folder / "s", store, deps, stop, draining, clock, believed)
+                yield Daemon(folder / "s", store, deps, stop, draining, clock, meters, believed, stopped)
             finally:
                 draining.set()
                 stop.set()

@@ -300,7 +300,7 @@ class World:
     async def finished(self) -> None:
         """Everything upstream ends and is collected, round after round, until no request is open."""
         for _ in range(50):
-            if not await self.shop.store.count_open_requests():
+            if not self.shop.store.open_requests():
                 return
             for batch in self.upstream.ours():
                 if batch.ended_at is None:

@@ -27,7 +27,7 @@ LEASE_S = 40.0
 PULL, WEBHOOKS = "pull:mine", ("webhook:app", "webhook:other")
 NAMES = (PULL, *WEBHOOKS)
 OUTCOMES: list[Outcome] = [
-    Delivered(status=200),
+    *[Delivered(status=200)] * 4,
     TryAgain(detail="500", status=500),
     TryAgain(detail="500", status=500),
     TryAgain(detail="503", status=503, retry_after_s=20, throttled=True),
@@ -66,6 +66,8 @@ class AnyDelivery(RuleBasedStateMachine):
         self.urls = 0
         for name in WEBHOOKS:
             self.put(name)
+        for name in NAMES:
+            self.results(3, name)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(work)
@@ -121,9 +123,12 @@ class AnyDelivery(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 6))
     def claim(self, limit: int) -> None:
-        for found in self.run(self.shop.store.open_webhooks()):
-            assert found.name not in self.paused
+        assert not {found.name for found in self.run(self.shop.store.open_webhooks())} & self.paused
+        for name in WEBHOOKS:
+            found = self.run(self.shop.store.destination(name))
+            assert found is not None
             for claimed in self.run(self.shop.store.claim({found.id: limit}, LEASE_S, self.now)):
+                assert name not in self.paused
                 self.sending(claimed)
 
     @precondition(lambda self: self.claimed)

@@ -147,7 +147,7 @@ async def send_and_send_again(shop: Shop, now: Ms) -> None:
     app, other = [await store.destination(name) for name in ("webhook:app", "webhook:other")]
     assert app is not None and other is not None
     assert [found.name for found in await store.open_webhooks()] == ["webhook:app", "webhook:other"]
-    outcomes = [
+    outcomes: list[Outcome] = [
         TryAgain(detail="500", status=500),
         Misconfigured(detail="no"),
         Delivered(status=200),

@@ -127,6 +127,19 @@ async def test_many_are_delivered_again_by_destination_state_and_time(
     assert {(await view(shop, id)).state for id in old} == {CANCELED}
 
 
+async def test_of_a_result_that_was_delivered_twice_only_the_newest_is_found(shop: Shop) -> None:
+    await add(shop)
+    [delivery] = await done(shop, 1)
+    for _ in range(2):
+        [claimed] = await claim(shop)
+        await record(shop, claimed, OK)
+        await again(shop, [DELIVERED])
+    assert await counts(shop) == {"delivered": 2, "pending": 1}
+    assert await again(shop, [DELIVERED], dry_run=True) == 0  # its newest one is pending
+    assert await again(shop, [PENDING]) == 1
+    assert (await view(shop, delivery[:-1] + "4")).state is PENDING
+
+
 async def test_a_walk_does_not_meet_what_it_has_made(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each that is found makes another at the end, in a state that was asked for."""
     monkeypatch.setattr(destinations, "REDELIVER_CHUNK", 1)

@@ -106,11 +106,15 @@ class Stage:
 
     def start(self) -> None:
         """Start the daemon and wait until it takes requests; the upstream room may still be on its way."""
+        self.launch()
+        self.until(self._answers, "the daemon took requests")
+
+    def launch(self) -> None:
+        """Start the daemon."""
         with (self.folder / "serve.log").open("ab") as log:
             self.daemon = subprocess.Popen(
                 [sys.executable, "-m", "unhurried", "serve"], env=self.environment, stdout=log, stderr=log
             )
-        self.until(self._answers, "the daemon took requests")
 
     def kill(self) -> None:
         assert self.daemon is not None

@@ -32,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    from unhurried.cli.probe import quick
+
+    if (answered := quick(arguments)) is not None:
+        return answered
     import typer
 
     from unhurried.cli.commands import commands

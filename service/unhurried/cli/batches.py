@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from unhurried.cli import completion
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
 from unhurried.cli.exits import OK
 from unhurried.cli.output import age, fields, json_line, json_out, size, table
@@ -39,7 +40,9 @@ def list_(
 
 
 def show(
-    batch_id: Annotated[str, typer.Argument(metavar="ID", help="Our id of the batch.")],
+    batch_id: Annotated[
+        str, typer.Argument(metavar="ID", help="Our id of the batch.", autocompletion=completion.batches)
+    ],
     json: JsonOption = False,
     socket: SocketOption = None,
 ) -> int:

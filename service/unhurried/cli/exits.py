@@ -9,6 +9,8 @@ USAGE: Final = 2
 """The command line or the input file is wrong; nothing was sent."""
 NOT_ALL: Final = 3
 """Done, and some requests did not succeed."""
+NOT_EMPTY: Final = 4
+"""Draining, and there is work left."""
 DATABASE: Final = 65
 """The database is from a newer version, damaged, or of another account."""
 UNREACHABLE: Final = 69

@@ -4,14 +4,15 @@ from typing import Annotated
 
 import typer
 
+from unhurried.cli import completion
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
 from unhurried.cli.exits import OK
 from unhurried.cli.output import json_out
 
 
 def flush(
-    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.", autocompletion=completion.queues)] = None,
+    model: Annotated[str | None, typer.Option(help="Only this model.", autocompletion=completion.models)] = None,
     json: JsonOption = False,
     socket: SocketOption = None,
 ) -> int:

@@ -38,16 +38,23 @@ def console(*, stderr: bool = False) -> "Console":
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
     """Plain columns, never cut or folded to the width of a terminal: ids are there to be copied. ``right``: numbers."""
+    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for place, line in enumerate(table_lines(columns, rows, right=right)):
+        print(f"\x1b[1m{line}\x1b[0m" if bold and place == 0 else line)
+
+
+def table_lines(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> list[str]:
+    """The same as lines, the first of them the heading."""
     numbers = set(right)
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(columns, *cells, strict=True)]
-    bold = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    for row in (list(columns), *cells):
-        line = "  ".join(
+    return [
+        "  ".join(
             text.rjust(width) if name in numbers else text.ljust(width)
             for name, text, width in zip(columns, row, widths, strict=True)
         ).rstrip()
-        print(f"\x1b[1m{line}\x1b[0m" if bold and row == list(columns) else line)
+        for row in (list(columns), *cells)
+    ]
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:

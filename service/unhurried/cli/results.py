@@ -1,16 +1,20 @@
-"""``unhurried results pull|ack``: results by hand. ``submit --output`` does both, and the book-keeping."""
+"""``unhurried results pull|ack|stream``: results by hand. ``submit --output`` does both, and the book-keeping."""
 
+import sys
 from typing import Annotated
 
 import typer
 
+from unhurried.cli import completion
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
 from unhurried.cli.exits import NO, OK
 from unhurried.cli.output import json_line, json_out
 
 
 def pull(
-    destination: Annotated[str, typer.Option(help="Whose results.")] = "pull:default",
+    destination: Annotated[
+        str, typer.Option(help="Whose results.", autocompletion=completion.destinations)
+    ] = "pull:default",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
     wait: Annotated[float, typer.Option(min=0, help="Wait so many seconds for the first one.")] = 0,
     lease: Annotated[float | None, typer.Option(min=1, help="Seconds until they are handed out again.")] = None,
@@ -49,3 +53,30 @@ def ack(
     else:
         print(f"{len(acked.confirmed):,} confirmed, {len(acked.already):,} were before, {len(acked.unknown):,} unknown")
     return NO if acked.unknown else OK
+
+
+def stream(
+    destination: Annotated[str, typer.Option(help="Whose results.")] = "pull:default",
+    window: Annotated[int, typer.Option(min=1, max=1000, help="At most so many unacknowledged at once.")] = 100,
+    lease: Annotated[float | None, typer.Option(min=1, help="Seconds until they are handed out again.")] = None,
+    after: Annotated[int | None, typer.Option(min=0, help="Skip what came before this `event_id`, and it.")] = None,
+    wait: Annotated[float | None, typer.Option(min=0, help="End when nothing came for so many seconds.")] = None,
+    ack_: Annotated[bool, typer.Option("--ack", help="Acknowledge each one once it is printed.")] = False,
+    json: JsonOption = False,
+    socket: SocketOption = None,
+) -> int:
+    """Print results as they come, one JSON object a line, with or without --json.
+
+    Without --ack they go back when this ends, and no more than the window come. With --ack each is acknowledged once
+    whatever reads the output has taken it.
+
+    \b
+    unhurried results stream --destination pull:labels --ack >> results.jsonl
+    """
+    with daemon(socket) as client:
+        for result in client.stream(destination, window=window, lease=lease, after=after, wait=wait):
+            json_line(result)
+            sys.stdout.flush()
+            if ack_ and result.delivery_id is not None:
+                client.ack([result.delivery_id])
+    return OK

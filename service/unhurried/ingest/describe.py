@@ -1,6 +1,6 @@
-"""The OpenAPI document: FastAPI's own for its routes, the hot routes written down here, the shapes from ``views``."""
+"""The OpenAPI document: FastAPI's own for its routes, the hot routes written down here, and every shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +16,7 @@ from unhurried.domain.request import (
     QUEUE_NAME,
     WAIT_MAX_S,
 )
-from unhurried.ingest import problems, views
+from unhurried.ingest import problems
 
 _REF: Final = "#/components/schemas/{name}"
 _PROBLEM: Final[dict[str, Any]] = {
@@ -70,7 +70,7 @@ _ENVELOPE: Final[dict[str, Any]] = {
             "description": "Seconds.",
         },
         "not_before": {"type": ["string", "null"], "description": "RFC 3339, before the deadline."},
-        "priority": {"type": "integer", "minimum": PRIORITY_MIN, "maximum": PRIORITY_MAX, "default": 0},
+        "priority": {"type": ["integer", "null"], "minimum": PRIORITY_MIN, "maximum": PRIORITY_MAX},
         "deliver_to": {"type": ["string", "null"], "pattern": f"^{PULL_NAME.pattern}$"},
         "metadata": {"type": ["object", "null"], "description": "Handed back with the result. At most 16 KB."},
         "idempotency_key": {
@@ -115,6 +115,13 @@ def answers(shape: type[msgspec.Struct] | None, *statuses: int, problems: tuple[
     return good | {
         status: _problem_answer(_titles(status)) for status in sorted({*problems, 422, 503}) if status not in good
     }
+
+
+def plain(*media_types: str, problems: tuple[int, ...] = ()) -> dict[int | str, Any]:
+    """The ``responses`` of a FastAPI route that answers with text."""
+    content = {kind: {"schema": {"type": "string"}} for kind in media_types}
+    good: dict[int | str, Any] = {200: {"description": "", "content": content}}
+    return good | {status: _problem_answer(_titles(status)) for status in sorted({*problems, 422, 503})}
 
 
 def _titles(status: int) -> str:
@@ -247,17 +254,17 @@ HOT_PATHS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def document(api: FastAPI, wait_max_s: float) -> dict[str, Any]:
-    """The whole OpenAPI document."""
+def document(api: FastAPI, shapes: Iterable[type[msgspec.Struct]], wait_max_s: float) -> dict[str, Any]:
+    """The whole OpenAPI document; ``shapes`` are those that answers have."""
     wait = {**_WAIT, "schema": {**_WAIT["schema"], "maximum": wait_max_s}}
     made = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
     for path, methods in HOT_PATHS.items():
         made["paths"].setdefault(path, {}).update(
             {method: _with(operation, _WAIT, wait) for method, operation in methods.items()}
         )
-    _, shapes = msgspec.json.schema_components(views.SHAPES, ref_template=_REF)
+    _, components = msgspec.json.schema_components(shapes, ref_template=_REF)
     schemas = made.setdefault("components", {}).setdefault("schemas", {})
-    schemas.update(shapes)
+    schemas.update(components)
     schemas.update(Problem=_PROBLEM, Summary=_SUMMARY, Envelope=_ENVELOPE, BulkLine=_BULK_LINE)
     return made
 
@@ -269,12 +276,12 @@ def _with(operation: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -
     return {**operation, "parameters": [new if one is old else one for one in operation["parameters"]]}
 
 
-def cached(api: FastAPI, wait_max_s: float) -> Callable[[], dict[str, Any]]:
+def cached(api: FastAPI, shapes: Iterable[type[msgspec.Struct]], wait_max_s: float) -> Callable[[], dict[str, Any]]:
     """``document``, made when it is first asked for."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
-            api.openapi_schema = document(api, wait_max_s)
+            api.openapi_schema = document(api, shapes, wait_max_s)
         return api.openapi_schema
 
     return openapi

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from unhurried.clock import Ms, rfc3339
+from unhurried.domain.alarms import AlarmName
 from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
 from unhurried.store import contract
 
@@ -43,6 +44,7 @@ class Request(msgspec.Struct, kw_only=True):
     waits_until: Time | None
     finished_at: Time | None
     cancel_requested_at: Time | None
+    erased_at: Time | None
     attempts: int
     attempts_max: int
     generation: int
@@ -187,7 +189,8 @@ class Upstream(msgspec.Struct, kw_only=True):
 
 
 class DaemonStatus(msgspec.Struct, kw_only=True):
-    """This process. ``loops``: seconds since each last finished a step."""
+    """This process. ``loops``: seconds since each last finished a step, ``hanging`` those that should have by now.
+    ``counts``: what it ``accepted``, ``finished`` and ``delivered`` since its start."""
 
     version: str
     epoch: int
@@ -197,10 +200,66 @@ class DaemonStatus(msgspec.Struct, kw_only=True):
     memory: Mapping[str, int]
     stall: Mapping[str, float]
     loops: Mapping[str, float]
+    hanging: Sequence[str]
+    counts: Mapping[str, int]
+
+
+class QueueStatus(msgspec.Struct, kw_only=True):
+    """How a queue stands: what waits to be sent, and since when the oldest without an outcome is there."""
+
+    name: str
+    waiting_bytes: int
+    oldest_queued_at: Time | None
+    oldest_open_at: Time | None
+    nearest_deadline: Time | None
+    paused_at: Time | None
+    pause_reason: str | None
+
+
+class OpenBatches(msgspec.Struct, kw_only=True):
+    """Those in one state."""
+
+    batches: int
+    oldest_at: Time | None
+
+
+class DestinationStatus(msgspec.Struct, kw_only=True):
+    """How a destination stands. ``deliveries`` counts by state; ``oldest_at``: since when the oldest that is not handed
+    over waits; ``open_until``: the breaker, no attempt before."""
+
+    name: str
+    kind: str
+    deliveries: dict[str, int]
+    oldest_at: Time | None
+    paused_at: Time | None
+    pause_reason: str | None
+    failures: int
+    failing_since: Time | None
+    open_until: Time | None
+
+
+class Storage(msgspec.Struct, kw_only=True):
+    """``free_bytes`` are within the database file."""
+
+    database_bytes: int
+    free_bytes: int
+    wal_bytes: int
+    disk_bytes: int
+    disk_free_bytes: int
+
+
+class Alarm(msgspec.Struct, kw_only=True):
+    """What an operator should know before something is lost, or stands still. ``entity_id``: of the batch, queue,
+    destination or account it is about; empty for the daemon as a whole."""
+
+    name: AlarmName
+    entity_id: str
+    since: Time
+    detail: str
 
 
 class Status(msgspec.Struct, kw_only=True):
-    """``requests`` counts by queue and state."""
+    """``requests`` counts by queue and state, ``batches`` tells of the unfinished ones by state."""
 
     requests: dict[str, dict[str, int]]
     open_batches: list[Batch]
@@ -211,6 +270,11 @@ class Status(msgspec.Struct, kw_only=True):
     oldest_delivery_at: Time | None
     account: Account | None
     paused_queues: Sequence[str]
+    queues: list[QueueStatus]
+    batches: dict[str, OpenBatches]
+    destinations: list[DestinationStatus]
+    storage: Storage
+    alarms: list[Alarm]
     daemon: DaemonStatus
 
 
@@ -249,6 +313,7 @@ def request(view: contract.RequestView, handed: contract.Handed | None = None) -
         waits_until=_time(view.waits_until),
         finished_at=_time(view.finished_at),
         cancel_requested_at=_time(view.cancel_requested_at),
+        erased_at=_time(view.erased_at),
         attempts=view.attempts,
         attempts_max=view.attempts_max,
         generation=view.generation,
@@ -367,7 +432,44 @@ def status(status: contract.Status, daemon: DaemonStatus) -> Status:
         oldest_delivery_at=_time(status.oldest_delivery_at),
         account=_account(status.account) if status.account is not None else None,
         paused_queues=status.paused_queues,
+        queues=[_queue(one) for one in status.queues],
+        batches={
+            state: OpenBatches(batches=found.batches, oldest_at=_time(found.oldest_at))
+            for state, found in status.batches.items()
+        },
+        destinations=[_destination(one) for one in status.destinations],
+        storage=msgspec.convert(status.storage, Storage, from_attributes=True),
+        alarms=[
+            Alarm(name=alarm.name, entity_id=alarm.entity_id, since=rfc3339(alarm.since), detail=alarm.detail)
+            for alarm in status.alarms
+        ],
         daemon=daemon,
+    )
+
+
+def _queue(queue: contract.QueueStatus) -> QueueStatus:
+    return QueueStatus(
+        name=queue.name,
+        waiting_bytes=queue.waiting_bytes,
+        oldest_queued_at=_time(queue.oldest_queued_at),
+        oldest_open_at=_time(queue.oldest_open_at),
+        nearest_deadline=_time(queue.nearest_deadline),
+        paused_at=_time(queue.paused_at),
+        pause_reason=queue.pause_reason,
+    )
+
+
+def _destination(destination: contract.DestinationStatus) -> DestinationStatus:
+    return DestinationStatus(
+        name=destination.name,
+        kind=destination.kind,
+        deliveries=destination.deliveries,
+        oldest_at=_time(destination.oldest_at),
+        paused_at=_time(destination.paused_at),
+        pause_reason=destination.pause_reason,
+        failures=destination.failures,
+        failing_since=_time(destination.failing_since),
+        open_until=_time(destination.open_until),
     )
 
 

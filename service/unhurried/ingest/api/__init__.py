@@ -5,13 +5,13 @@ FastAPI sees them (``ingest.hot``); ``describe`` puts them into the same documen
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 
-from unhurried.ingest import describe
-from unhurried.ingest.api import batches, process, requests
+from unhurried.ingest import describe, views
+from unhurried.ingest.api import again, batches, deliveries, destinations, draining, process, queues, requests, stream
 from unhurried.ingest.api.parts import Json
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
@@ -45,26 +45,29 @@ def build_api(deps: IngestDeps) -> FastAPI:
         redirect_slashes=False,
         default_response_class=Json,
     )
-    for room in (requests, batches, process):
+    for room in (again, requests, stream, batches, queues, draining, destinations, deliveries, process):
         room.add_routes(api, deps)
     api.add_exception_handler(RequestValidationError, _invalid)
     for status, code in _CODES.items():
         api.add_exception_handler(status, _refuser(code))
     api.add_middleware(_Upwards)
-    api.openapi = describe.cached(api, deps.settings.wait_max_s)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    rooms = (again, queues, draining, destinations, deliveries)
+    shapes = (*views.SHAPES, *(shape for room in rooms for shape in room.SHAPES))
+    api.openapi = describe.cached(api, shapes, deps.settings.wait_max_s)  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
     return api
 
 
 _Handler = Callable[[Request, Exception], Awaitable[Response]]
+"""These raise: ``front`` answers every refusal, and counts it."""
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> NoReturn:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or None
     if first["type"] == "json_invalid":
-        return _answer(Problem("invalid_json", f"the body is not valid JSON: {first.get('ctx', {}).get('error', '')}"))
-    return _answer(Problem("invalid_request", f"{place or 'the body'}: {first['msg']}", field=place))
+        raise Problem("invalid_json", f"the body is not valid JSON: {first.get('ctx', {}).get('error', '')}")
+    raise Problem("invalid_request", f"{place or 'the body'}: {first['msg']}", field=place)
 
 
 _CODES: Final = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
@@ -72,12 +75,7 @@ _CODES: Final = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed
 
 
 def _refuser(code: str) -> _Handler:
-    async def refused(request: Request, error: Exception) -> Response:
-        return _answer(Problem(code, str(getattr(error, "detail", error))))
+    async def refused(request: Request, error: Exception) -> NoReturn:
+        raise Problem(code, str(getattr(error, "detail", error)))
 
     return refused
-
-
-def _answer(problem: Problem) -> Response:
-    headers = {name.decode(): value.decode() for name, value in problem.headers()}
-    return Response(problem.body(), problem.status, headers=headers)
