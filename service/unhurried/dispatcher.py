@@ -31,7 +31,8 @@ from unhurried.domain.delivering import (
 )
 from unhurried.domain.request import Refusal
 from unhurried.loop import Bell, TryLater
-from unhurried.store.contract import Claimed, Destination, DispatcherStore
+from unhurried.store.contract import DispatcherStore
+from unhurried.store.records import Claimed, Destination
 
 log = structlog.get_logger()
 

@@ -23,7 +23,8 @@ from unhurried.domain.alarms import (
 from unhurried.domain.retention import DAY_S
 from unhurried.domain.states import BatchState
 from unhurried.settings import KeeperSettings
-from unhurried.store.contract import KeeperStore, OpenBatch, Page, Status
+from unhurried.store.contract import KeeperStore
+from unhurried.store.records import OpenBatch, Page, Status
 
 log = structlog.get_logger()
 

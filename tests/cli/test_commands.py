@@ -17,7 +17,7 @@ from tests.cli.conftest import FakeQueue, Run, plain
 from tests.store.support import NOW, open_shop
 from unhurried import __version__
 from unhurried.ingest import views
-from unhurried.store.contract import Status
+from unhurried.store.records import Status
 
 COMMANDS = (
     "serve", "config", "demo", "simulate", "submit", "status", "top", "flush", "resume", "doctor", "health",

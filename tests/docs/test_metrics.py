@@ -10,7 +10,7 @@ import pytest
 from tests.ingest.daemon import Daemon, envelope, running
 from tests.observability.scraping import Scrape, scrape
 from unhurried.counting import Histogram
-from unhurried.store.contract import StoredResults
+from unhurried.store.records import StoredResults
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROW = re.compile(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.ingest.daemon import PARAMS, Daemon, envelope, eventually, running
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.ingest import bulk
-from unhurried.store.contract import StoreBusy, StoreFull
+from unhurried.store.errors import StoreBusy, StoreFull
 
 NDJSON = {"content-type": "application/x-ndjson"}
 HEAD = b"POST /queue/requests HTTP/1.1\r\nhost: u\r\ncontent-type: application/x-ndjson\r\n"

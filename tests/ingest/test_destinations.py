@@ -11,7 +11,7 @@ import pytest
 from tests.ingest.daemon import Daemon, envelope, running
 from unhurried.domain.delivering import Delivered, Gone, Misconfigured, Outcome, SecretRef, Target, TryAgain
 from unhurried.ingest import build_app
-from unhurried.store.contract import Claimed
+from unhurried.store.records import Claimed
 
 URL = "https://app.example.com:8443/hooks/a-secret-path?x=1"
 JSON = {"content-type": "application/json"}

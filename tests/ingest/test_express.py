@@ -11,7 +11,7 @@ from tests.ingest.daemon import Daemon, envelope, eventually
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.ingest import server
 from unhurried.ingest.express import BODY_BYTES_MAX, head_of
-from unhurried.store.contract import StoreBusy
+from unhurried.store.errors import StoreBusy
 
 KIND = (b"content-type", b"application/json")
 SIZE = (b"content-length", b"100")

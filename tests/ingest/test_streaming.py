@@ -14,7 +14,7 @@ import pytest
 
 from tests.ingest.daemon import Daemon, envelope, eventually, running
 from unhurried.ingest import streaming
-from unhurried.store.contract import StoreFull
+from unhurried.store.errors import StoreFull
 
 RESULT = b'{"type": "succeeded",\r "message":{"z":1} }'
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.ingest.daemon import Daemon, envelope, eventually, running
 from unhurried.ingest import Waiters
-from unhurried.store.contract import StoreBusy
+from unhurried.store.errors import StoreBusy
 
 RESULT = b'{"type": "succeeded", "message":{"z":1,"a":"\xc3\xa9 \\u00e9" } }'
 

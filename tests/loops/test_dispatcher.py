@@ -11,7 +11,8 @@ from unhurried import dispatcher
 from unhurried.clock import after
 from unhurried.dispatcher import IDLE_S
 from unhurried.domain.delivering import SCHEDULE_S, Gone, Misconfigured, TryAgain
-from unhurried.store.contract import Claimed, StoreFull
+from unhurried.store.errors import StoreFull
+from unhurried.store.records import Claimed
 
 DOWN = TryAgain(detail="the receiver answered 500", status=500)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.loops.world import Killed, World
 from unhurried.domain.submitting import Answer, ErrorAnswer, NoAnswer
-from unhurried.store.contract import StoreFull
+from unhurried.store.errors import StoreFull
 from unhurried.upstream import UpstreamTrouble
 
 

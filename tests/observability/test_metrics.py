@@ -8,7 +8,7 @@ import pytest
 from tests.ingest.daemon import Daemon, envelope, running
 from tests.observability.scraping import OPENMETRICS, scrape
 from unhurried.observability.metrics.families import NAMES_MAX, OTHERS, folded, gauge
-from unhurried.store.contract import StoredResults
+from unhurried.store.records import StoredResults
 
 JSON = {"content-type": "application/json"}
 NDJSON = {"content-type": "application/x-ndjson"}

@@ -19,7 +19,7 @@ from unhurried.domain.request import Defaults, NewRequest, accept
 from unhurried.domain.settling import Sighting
 from unhurried.domain.states import TRANSITIONS, AttemptState, BatchState, DeliveryState, RequestState
 from unhurried.store import StoreUnusable
-from unhurried.store.contract import Handed
+from unhurried.store.records import Handed
 from unhurried.store.sqlite import SqliteStore, StoreConfig, open_store
 from unhurried.store.sqlite.connection import in_thread
 from unhurried.store.sqlite.tx import Tx

@@ -8,7 +8,8 @@ from tests.store.support import NOW, PARAMS, Shop, new, open_shop
 from unhurried.clock import after
 from unhurried.domain.request import Accepted, KeyConflict
 from unhurried.domain.states import RequestState
-from unhurried.store.contract import AccountChanged, RequestFilter
+from unhurried.store.errors import AccountChanged
+from unhurried.store.records import RequestFilter
 
 DAY = 86_400
 

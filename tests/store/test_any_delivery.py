@@ -18,7 +18,8 @@ from unhurried.clock import Ms, after
 from unhurried.domain import delivering
 from unhurried.domain.delivering import Delivered, Gone, Misconfigured, Outcome, TryAgain
 from unhurried.domain.states import DeliveryState
-from unhurried.store.contract import Claimed, DeliveryFilter, NotRedeliverable
+from unhurried.store.errors import NotRedeliverable
+from unhurried.store.records import Claimed, DeliveryFilter
 
 T = TypeVar("T")
 SCHEDULE = (5, 30)

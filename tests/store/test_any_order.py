@@ -31,7 +31,8 @@ from unhurried.domain.batch import Batch, BatchId, UpstreamId
 from unhurried.domain.request import Accepted
 from unhurried.domain.states import FINAL_REQUEST_STATES, BatchState, RequestState
 from unhurried.domain.submitting import No, Refused
-from unhurried.store.contract import NotNow, RetryFilter
+from unhurried.store.errors import NotNow
+from unhurried.store.records import RetryFilter
 from unhurried.store.sqlite.erasing import ERASED
 from unhurried.store.sqlite.retrying import RETRYABLE
 

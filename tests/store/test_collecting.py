@@ -17,7 +17,7 @@ from tests.store.support import (
 from unhurried.clock import after
 from unhurried.domain.batch import Batch
 from unhurried.domain.collecting import BadLine
-from unhurried.store.contract import StoredResults
+from unhurried.store.records import StoredResults
 
 
 async def test_each_outcome_is_recorded_with_its_delivery(shop: Shop) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.store.support import NOW, open_shop
-from unhurried.store.contract import StoreUnusable
+from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import StoreConfig, migrate, open_store
 from unhurried.store.sqlite.migrate import Migration, NewerSchema, available, statements
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import NOW, Shop, open_shop, shop_at
-from unhurried.store.contract import StoreUnusable
+from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import StoreConfig, open_store, place
 from unhurried.store.sqlite.connection import APPLICATION_ID, Damaged, in_thread, open_reader
 from unhurried.store.sqlite.doctor import examine

@@ -15,7 +15,7 @@ from unhurried.domain.alarms import Alarm, AlarmName
 from unhurried.domain.delivering import Delivered, Gone, Misconfigured, Outcome, TryAgain
 from unhurried.domain.states import DeliveryState
 from unhurried.domain.submitting import No, Refused
-from unhurried.store.contract import DeliveryFilter, RequestFilter, RetryFilter
+from unhurried.store.records import DeliveryFilter, RequestFilter, RetryFilter
 from unhurried.store.sqlite.connection import in_thread
 from unhurried.store.sqlite.retrying import RETRYABLE
 

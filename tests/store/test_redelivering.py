@@ -9,7 +9,8 @@ from tests.store.test_sending import APP, DAY, OK, OTHER, add, claim, counts, do
 from unhurried.clock import Ms, after
 from unhurried.domain.delivering import TryAgain
 from unhurried.domain.states import DeliveryState
-from unhurried.store.contract import DeliveryFilter, NotRedeliverable
+from unhurried.store.errors import NotRedeliverable
+from unhurried.store.records import DeliveryFilter
 from unhurried.store.sqlite import destinations
 
 DEAD, PENDING, DELIVERED, CANCELED = (

@@ -9,7 +9,7 @@ from tests.store.support import NOW, SUCCEEDED, Shop, line, new, open_shop
 from unhurried.clock import Ms, after
 from unhurried.domain.delivering import SCHEDULE_S, Delivered, Gone, Misconfigured, Outcome, TryAgain
 from unhurried.domain.states import DeliveryState
-from unhurried.store.contract import Claimed, DeliveryView, Destination
+from unhurried.store.records import Claimed, DeliveryView, Destination
 from unhurried.store.sqlite import sending
 
 APP, OTHER = "webhook:app", "webhook:other"

@@ -22,7 +22,8 @@ from tests.store.support import (
 from unhurried.clock import after
 from unhurried.domain.queue import SETTINGS, QueueSettings, check_changes
 from unhurried.domain.states import RequestState
-from unhurried.store.contract import NotNow, RetryFilter
+from unhurried.store.errors import NotNow
+from unhurried.store.records import RetryFilter
 from unhurried.store.sqlite import StoreConfig
 from unhurried.store.sqlite.connection import open_reader
 from unhurried.store.sqlite.erasing import ERASED

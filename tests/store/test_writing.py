@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import NOW, Shop, new, open_shop, shop_at
-from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
+from unhurried.store.errors import StoreBusy, StoreFull, StoreUnusable
 from unhurried.store.sqlite import StoreConfig, writer
 from unhurried.store.sqlite.connection import in_thread
 from unhurried.store.sqlite.tx import GuardFailed, Tx, guard

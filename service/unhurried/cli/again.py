@@ -1,22 +1,18 @@
 """``unhurried requests retry`` and ``unhurried requests erase``."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unhurried.cli import completion
+from unhurried.cli import completion, moments
 from unhurried.cli.connection import JsonOption, SocketOption, daemon, explain
 from unhurried.cli.exits import NO, OK, USAGE, CliError
 from unhurried.cli.output import json_out, say, table
 
 if TYPE_CHECKING:
     from unhurried.client import Client
-
-UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def retry(
@@ -51,7 +47,7 @@ def retry(
     unhurried requests retry --queue labels --since 2h
     unhurried requests retry --queue labels --since 2h --yes
     """
-    named = {"queue": queue, "model": model, "states": state, "error_type": error, "since": _moment(since)}
+    named = {"queue": queue, "model": model, "states": state, "error_type": error, "since": moments.since(since)}
     filter = {name: value for name, value in named.items() if value}
     if bool(ids) == bool(filter or all_):
         raise CliError("name the requests by their ids, or by a filter, or say --all", USAGE)
@@ -165,19 +161,3 @@ def _by_filter(client: "Client", filter: Mapping[str, Any], max_wait: float | No
         for (queue, model, state, error), n in groups.most_common()
     ]
     return {"dry_run": dry_run, "found": found, "retried": retried, "groups": shown}
-
-
-def _moment(text: str | None) -> str | None:
-    """``2h`` ago, or the moment itself."""
-    if text is None:
-        return None
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        ago = timedelta(**{UNITS[match[2]]: float(match[1])})
-        return (datetime.now(UTC) - ago).isoformat()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise CliError(f"--since {text!r} is neither a span such as 2h nor a time such as 2026-11-22T08:00:00Z", USAGE)
-    return text

@@ -20,7 +20,7 @@ from unhurried.ingest.asgi import NDJSON, ClientGone, Message, Receive, Scope, S
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.lines import Line, Lines, TooLong
 from unhurried.ingest.problems import Problem
-from unhurried.store.contract import StoreBusy, StoreFull
+from unhurried.store.errors import StoreBusy, StoreFull
 
 CHUNK_LINES: Final = 250
 CHUNK_BYTES: Final = 1_000_000

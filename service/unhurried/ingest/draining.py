@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from unhurried.clock import Clock, Ms, rfc3339
 from unhurried.loop import Bell
-from unhurried.store.contract import IngestStore, Status, SteeringStore
+from unhurried.store.contract import IngestStore, SteeringStore
+from unhurried.store.records import Status
 
 
 @dataclass(frozen=True, kw_only=True)

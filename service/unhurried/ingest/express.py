@@ -19,7 +19,7 @@ from unhurried.domain.request import Accepted, KeyConflict, NewRequest, Refusal,
 from unhurried.ingest import problems
 from unhurried.ingest.asgi import JSON, Headers, media_type_of
 from unhurried.ingest.deps import IngestDeps
-from unhurried.store.contract import StoreBusy
+from unhurried.store.errors import StoreBusy
 
 log = structlog.get_logger()
 

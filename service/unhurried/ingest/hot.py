@@ -18,7 +18,8 @@ from unhurried.ingest import asgi, bulk, express, problems, views
 from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
-from unhurried.store.contract import Handed, RequestView, StoreBusy, StoreFull
+from unhurried.store.errors import StoreBusy, StoreFull
+from unhurried.store.records import Handed, RequestView
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from unhurried.domain.request import KeyConflict, Refusal
-from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable
+from unhurried.store.errors import StoreBusy, StoreFull, StoreUnusable
 
 MEDIA_TYPE: Final = b"application/problem+json"
 

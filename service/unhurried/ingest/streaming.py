@@ -25,7 +25,7 @@ from unhurried.ingest.asgi import ClientGone, Send
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.windows import Window
 from unhurried.loop import TryLater
-from unhurried.store.contract import Handed
+from unhurried.store.records import Handed
 
 log = structlog.get_logger()
 

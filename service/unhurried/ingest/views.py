@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw, UnsetType
 from unhurried.clock import Ms, rfc3339
 from unhurried.domain.alarms import AlarmName
 from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
-from unhurried.store import contract
+from unhurried.store import records
 
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 RawObject = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
@@ -299,7 +299,7 @@ SHAPES = (
 encode = msgspec.json.Encoder().encode
 
 
-def request(view: contract.RequestView, handed: contract.Handed | None = None) -> Request:
+def request(view: records.RequestView, handed: records.Handed | None = None) -> Request:
     return Request(
         id=view.id,
         state=view.state,
@@ -327,7 +327,7 @@ def request(view: contract.RequestView, handed: contract.Handed | None = None) -
     )
 
 
-def attempts(found: Sequence[contract.AttemptView]) -> Attempts:
+def attempts(found: Sequence[records.AttemptView]) -> Attempts:
     return Attempts(
         attempts=[
             Attempt(
@@ -347,11 +347,11 @@ def attempts(found: Sequence[contract.AttemptView]) -> Attempts:
     )
 
 
-def requests(page: contract.RequestPage) -> Requests:
+def requests(page: records.RequestPage) -> Requests:
     return Requests(requests=[request(view) for view in page.requests], cursor=page.cursor)
 
 
-def result(handed: contract.Handed) -> Result:
+def result(handed: records.Handed) -> Result:
     return Result(
         delivery_id=handed.delivery_id,
         request_id=handed.request_id,
@@ -365,15 +365,15 @@ def result(handed: contract.Handed) -> Result:
     )
 
 
-def results(handed: Sequence[contract.Handed]) -> list[Result]:
+def results(handed: Sequence[records.Handed]) -> list[Result]:
     return [result(one) for one in handed]
 
 
-def acked(acked: contract.Acked) -> Acked:
+def acked(acked: records.Acked) -> Acked:
     return Acked(confirmed=acked.confirmed, already=acked.already, unknown=acked.unknown)
 
 
-def event(event: contract.Event) -> Event:
+def event(event: records.Event) -> Event:
     return Event(
         seq=event.seq,
         at=rfc3339(event.at),
@@ -387,11 +387,11 @@ def event(event: contract.Event) -> Event:
     )
 
 
-def events(found: Sequence[contract.Event]) -> Events:
+def events(found: Sequence[records.Event]) -> Events:
     return Events(events=[event(one) for one in found])
 
 
-def batch(view: contract.BatchView, *, single: bool = False) -> Batch:
+def batch(view: records.BatchView, *, single: bool = False) -> Batch:
     return Batch(
         id=view.id,
         state=view.state,
@@ -417,11 +417,11 @@ def batch(view: contract.BatchView, *, single: bool = False) -> Batch:
     )
 
 
-def batches(views: Sequence[contract.BatchView]) -> Batches:
+def batches(views: Sequence[records.BatchView]) -> Batches:
     return Batches(batches=[batch(view) for view in views])
 
 
-def status(status: contract.Status, daemon: DaemonStatus) -> Status:
+def status(status: records.Status, daemon: DaemonStatus) -> Status:
     return Status(
         requests=status.requests,
         open_batches=[batch(view) for view in status.open_batches],
@@ -447,7 +447,7 @@ def status(status: contract.Status, daemon: DaemonStatus) -> Status:
     )
 
 
-def _queue(queue: contract.QueueStatus) -> QueueStatus:
+def _queue(queue: records.QueueStatus) -> QueueStatus:
     return QueueStatus(
         name=queue.name,
         waiting_bytes=queue.waiting_bytes,
@@ -459,7 +459,7 @@ def _queue(queue: contract.QueueStatus) -> QueueStatus:
     )
 
 
-def _destination(destination: contract.DestinationStatus) -> DestinationStatus:
+def _destination(destination: records.DestinationStatus) -> DestinationStatus:
     return DestinationStatus(
         name=destination.name,
         kind=destination.kind,
@@ -473,7 +473,7 @@ def _destination(destination: contract.DestinationStatus) -> DestinationStatus:
     )
 
 
-def _account(account: contract.Account) -> Account:
+def _account(account: records.Account) -> Account:
     return Account(
         base_url=account.base_url,
         workspace=account.workspace,

@@ -14,7 +14,8 @@ from typing import Final
 from unhurried.clock import Clock, Ms, after
 from unhurried.ingest.windows import Windows
 from unhurried.loop import Bell, repeat
-from unhurried.store.contract import Handed, IngestStore
+from unhurried.store.contract import IngestStore
+from unhurried.store.records import Handed
 
 INTERVAL_S: Final = 5.0
 """How long a lost hint can delay an answer."""

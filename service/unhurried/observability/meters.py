@@ -10,7 +10,7 @@ from typing import Final
 from unhurried.counting import Histogram
 from unhurried.domain.states import AttemptState
 from unhurried.domain.submitting import No
-from unhurried.store.contract import StoredResults
+from unhurried.store.records import StoredResults
 
 CALL_BOUNDS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Of calls to upstream, an upload among them."""

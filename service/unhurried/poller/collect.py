@@ -16,7 +16,8 @@ from unhurried.domain.collecting import BadLine
 from unhurried.domain.polling import PollPolicy, is_gone, retry_pause_s
 from unhurried.domain.states import BatchState
 from unhurried.loop import Bell
-from unhurried.store.contract import OpenBatch, PollerStore, StoredResults
+from unhurried.store.contract import PollerStore
+from unhurried.store.records import OpenBatch, StoredResults
 from unhurried.upstream import ResultsNotFound, Upstream, UpstreamTrouble
 
 log = structlog.get_logger()

@@ -11,7 +11,8 @@ from unhurried.domain.polling import RETRIEVE_MAX, PollPolicy, is_gone, pause_s
 from unhurried.domain.settling import CREATED_AT_SLACK_S, Sighting
 from unhurried.domain.states import BatchState
 from unhurried.loop import Bell
-from unhurried.store.contract import OpenBatch, PollerStore, SubmissionStore
+from unhurried.store.contract import PollerStore, SubmissionStore
+from unhurried.store.records import OpenBatch
 from unhurried.upstream import ResultsNotFound, Upstream, UpstreamTrouble
 
 log = structlog.get_logger()

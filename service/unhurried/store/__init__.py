@@ -1,5 +1,7 @@
-"""All SQL. ``contract`` says what the other rooms may ask for, in intents; ``sqlite`` is the one that answers."""
+"""All SQL. ``contract`` says what the other rooms may ask for, in intents, and ``records`` and ``errors`` are its words;
+``sqlite`` answers."""
 
-from unhurried.store.contract import Store, StoreBusy, StoreFull, StoreUnusable
+from unhurried.store.contract import Store
+from unhurried.store.errors import StoreBusy, StoreFull, StoreUnusable
 
 __all__ = ["Store", "StoreBusy", "StoreFull", "StoreUnusable"]

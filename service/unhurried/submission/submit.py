@@ -27,7 +27,8 @@ from unhurried.domain.submitting import (
     pause_until,
 )
 from unhurried.loop import Bell, TryLater
-from unhurried.store.contract import Account, SubmissionStore
+from unhurried.store.contract import SubmissionStore
+from unhurried.store.records import Account
 from unhurried.upstream import Upstream, UpstreamTrouble
 
 log = structlog.get_logger()

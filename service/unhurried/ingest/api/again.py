@@ -14,7 +14,8 @@ from unhurried.ingest import describe, problems, views
 from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
-from unhurried.store.contract import NotNow, RetryCandidate, RetryFilter
+from unhurried.store.errors import NotNow
+from unhurried.store.records import RetryCandidate, RetryFilter
 
 PAGES_A_CALL: Final = 20
 RETRIED_A_CALL: Final = 2_000

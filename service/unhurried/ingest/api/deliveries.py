@@ -13,8 +13,9 @@ from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Nothing, Strict, act
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
 from unhurried.ingest.views import Time
-from unhurried.store import contract
-from unhurried.store.contract import DeliveryFilter, NotRedeliverable
+from unhurried.store import records
+from unhurried.store.errors import NotRedeliverable
+from unhurried.store.records import DeliveryFilter
 
 AGAIN: Final = frozenset(DeliveryState) - {DeliveryState.SENDING}
 """What can be delivered again: what is under way cannot."""
@@ -161,7 +162,7 @@ def _add_one(api: FastAPI, deps: IngestDeps) -> None:
         return Json(_shown(made), status_code=202)
 
 
-def _shown(view: contract.DeliveryView) -> Delivery:
+def _shown(view: records.DeliveryView) -> Delivery:
     return Delivery(
         id=view.id,
         destination=view.destination,

@@ -31,7 +31,7 @@ from unhurried.ingest.api.parts import JSON_ONLY, Json, Nothing, Strict, actor
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
 from unhurried.ingest.views import Time
-from unhurried.store import contract
+from unhurried.store import records
 
 PATH: Final = "/queue/destinations/{name}"
 WEBHOOKS: Final = "webhook:"
@@ -122,7 +122,7 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
     _add_acts(api, deps)
 
 
-async def _existing(deps: IngestDeps, name: str, *, webhook: bool = False) -> contract.Destination:
+async def _existing(deps: IngestDeps, name: str, *, webhook: bool = False) -> records.Destination:
     """Raises ``Problem`` when there is none of this name, or none that this can be done to."""
     found = await deps.destinations.destination(name)
     if found is None:
@@ -202,7 +202,7 @@ def _add_acts(api: FastAPI, deps: IngestDeps) -> None:
         return Json(await _tested(deps, found))
 
 
-async def _tested(deps: IngestDeps, found: contract.Destination) -> WebhookTest:
+async def _tested(deps: IngestDeps, found: records.Destination) -> WebhookTest:
     try:
         target = parse_target(found.url or "")
         secrets = [parse_secret_ref(text) for text in found.secrets]
@@ -214,7 +214,7 @@ async def _tested(deps: IngestDeps, found: contract.Destination) -> WebhookTest:
     return _told(outcome, loop.time() - begun, found)
 
 
-def _shown(found: contract.Destination, now: Ms, *, single: bool = False) -> Destination:
+def _shown(found: records.Destination, now: Ms, *, single: bool = False) -> Destination:
     breaker = found.breaker
     return Destination(
         name=found.name,
@@ -235,7 +235,7 @@ def _shown(found: contract.Destination, now: Ms, *, single: bool = False) -> Des
     )
 
 
-def _state(found: contract.Destination, now: Ms) -> Literal["ok", "failing", "breaker_open", "paused"]:
+def _state(found: records.Destination, now: Ms) -> Literal["ok", "failing", "breaker_open", "paused"]:
     if found.paused_at is not None:
         return "paused"
     if breaker_state(found.breaker, now) == "open":
@@ -252,7 +252,7 @@ def _origin(url: str | None) -> str | None:
         return "(a URL that cannot be used)"
 
 
-def _told(outcome: Outcome, seconds: float, found: contract.Destination) -> WebhookTest:
+def _told(outcome: Outcome, seconds: float, found: records.Destination) -> WebhookTest:
     ms = round(seconds * 1000)
     match outcome:
         case Delivered(status=status):

@@ -11,7 +11,7 @@ from unhurried.ingest import describe, views
 from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
-from unhurried.store.contract import RequestFilter, RequestView
+from unhurried.store.records import RequestFilter, RequestView
 
 LOOKUP_IDS_MAX: Final = 1_000
 LOOKUP_BYTES: Final = 32_000_000

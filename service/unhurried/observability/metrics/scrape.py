@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from unhurried.clock import Clock, Ms
 from unhurried.observability.health import Health
 from unhurried.observability.meters import Meters
-from unhurried.store.contract import Status, WatchedStore
+from unhurried.store.contract import WatchedStore
+from unhurried.store.records import Status
 
 
 @dataclass(frozen=True, kw_only=True)

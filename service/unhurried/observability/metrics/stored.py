@@ -10,7 +10,7 @@ from unhurried.domain.alarms import AlarmName
 from unhurried.domain.states import DeliveryState, RequestState
 from unhurried.observability.metrics.families import folded, gauge
 from unhurried.observability.metrics.scrape import Seen
-from unhurried.store.contract import Account, DestinationStatus, OpenBatches, QueueStatus, Storage
+from unhurried.store.records import Account, DestinationStatus, OpenBatches, QueueStatus, Storage
 
 
 def families(seen: Seen) -> Iterator[Metric]:

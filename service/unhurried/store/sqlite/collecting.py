@@ -21,7 +21,7 @@ from unhurried.domain.collecting import (
     tokens_of,
 )
 from unhurried.domain.states import AttemptState, BatchState, RequestState
-from unhurried.store.contract import StoredResults
+from unhurried.store.records import StoredResults
 from unhurried.store.sqlite.rows import insert
 from unhurried.store.sqlite.tx import Tx, guard
 

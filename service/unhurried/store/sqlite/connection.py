@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import aiosqlite
 
-from unhurried.store.contract import StoreUnusable
+from unhurried.store.errors import StoreUnusable
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import msgspec
 
 from unhurried.clock import Ms, after
 from unhurried.domain.states import RequestState
-from unhurried.store.contract import Acked, Handed
+from unhurried.store.records import Acked, Handed
 from unhurried.store.sqlite.tx import Tx, guard
 
 

@@ -8,14 +8,8 @@ import msgspec
 
 from unhurried.clock import Ms
 from unhurried.domain.states import DeliveryState, RequestState
-from unhurried.store.contract import (
-    DeliveryFilter,
-    DeliveryPage,
-    DeliveryView,
-    Destination,
-    NotRedeliverable,
-    Redelivered,
-)
+from unhurried.store.errors import NotRedeliverable
+from unhurried.store.records import DeliveryFilter, DeliveryPage, DeliveryView, Destination, Redelivered
 from unhurried.store.sqlite.delivering import delivery_id, parse_delivery_id
 from unhurried.store.sqlite.sending import DESTINATION, destination_of
 from unhurried.store.sqlite.tx import Tx, guard

@@ -8,7 +8,7 @@ from typing import Final
 
 from unhurried.domain.request import digest_of
 from unhurried.domain.states import FINAL_BATCH_STATES
-from unhurried.store.contract import Complaint
+from unhurried.store.records import Complaint
 from unhurried.store.sqlite.connection import Damaged, in_thread, open_reader
 from unhurried.store.sqlite.forming import digest
 

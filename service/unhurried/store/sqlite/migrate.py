@@ -10,7 +10,7 @@ from typing import Final
 
 from unhurried import __version__
 from unhurried.clock import Ms
-from unhurried.store.contract import StoreUnusable
+from unhurried.store.errors import StoreUnusable
 
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 

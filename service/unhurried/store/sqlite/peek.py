@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from unhurried.store.contract import Status
+from unhurried.store.records import Status
 from unhurried.store.sqlite.connection import Damaged, in_thread, open_reader
 from unhurried.store.sqlite.status import status
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from unhurried.store.contract import StoreUnusable
+from unhurried.store.errors import StoreUnusable
 
 NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "lustre", "afs", "sshfs",

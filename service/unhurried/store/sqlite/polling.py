@@ -6,7 +6,7 @@ from unhurried.clock import Ms
 from unhurried.domain.batch import BatchId
 from unhurried.domain.settling import Sighting
 from unhurried.domain.states import BatchState
-from unhurried.store.contract import OpenBatch
+from unhurried.store.records import OpenBatch
 from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of
 from unhurried.store.sqlite.tx import Tx
 

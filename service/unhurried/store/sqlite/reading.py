@@ -7,15 +7,7 @@ from typing import Final
 from unhurried.clock import Ms
 from unhurried.domain.batch import Batch, BatchId, UpstreamId, body_bytes, body_page, custom_id
 from unhurried.domain.states import AttemptState, BatchState, DeliveryState, RequestState
-from unhurried.store.contract import (
-    AttemptView,
-    BatchView,
-    Event,
-    Handed,
-    RequestFilter,
-    RequestPage,
-    RequestView,
-)
+from unhurried.store.records import AttemptView, BatchView, Event, Handed, RequestFilter, RequestPage, RequestView
 from unhurried.store.sqlite.accepting import visible_state
 from unhurried.store.sqlite.delivering import delivery_id
 

@@ -14,7 +14,7 @@ import msgspec
 from unhurried.clock import Ms, after
 from unhurried.domain.retention import BATCH_DAYS, DAY_S, ENDED, Rule, Verdict, verdict
 from unhurried.domain.states import DeliveryState
-from unhurried.store.contract import Page
+from unhurried.store.records import Page
 from unhurried.store.sqlite.tx import Tx, guard
 
 CHUNK: Final = 250

@@ -14,7 +14,7 @@ import msgspec
 from unhurried.clock import Ms, after
 from unhurried.domain.grouping import deadline_class
 from unhurried.domain.states import RequestState
-from unhurried.store.contract import RetryCandidate, RetryFilter
+from unhurried.store.records import RetryCandidate, RetryFilter
 from unhurried.store.sqlite.steering import withdraw
 from unhurried.store.sqlite.tx import Tx, guard
 

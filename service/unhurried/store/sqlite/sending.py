@@ -21,7 +21,7 @@ from unhurried.domain.delivering import (
     given_up,
     retry_pause_s,
 )
-from unhurried.store.contract import Claimed, Destination
+from unhurried.store.records import Claimed, Destination
 from unhurried.store.sqlite.delivering import Due, due, lease
 from unhurried.store.sqlite.tx import Tx, guard
 

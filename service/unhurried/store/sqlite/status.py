@@ -11,7 +11,7 @@ from typing import Final
 
 from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_BATCH_STATES, BatchState
-from unhurried.store.contract import BatchView, DestinationStatus, OpenBatches, QueueStatus, Status, Storage
+from unhurried.store.records import BatchView, DestinationStatus, OpenBatches, QueueStatus, Status, Storage
 from unhurried.store.sqlite import reading
 from unhurried.store.sqlite.alarms import alarms
 from unhurried.store.sqlite.forming import oldest_waiting

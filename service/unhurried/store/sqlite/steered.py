@@ -11,7 +11,8 @@ from unhurried.clock import Ms
 from unhurried.domain.alarms import Alarm
 from unhurried.domain.queue import Queue
 from unhurried.domain.retention import Verdict
-from unhurried.store.contract import NotNow, Page, RetryCandidate, RetryFilter
+from unhurried.store.errors import NotNow
+from unhurried.store.records import Page, RetryCandidate, RetryFilter
 from unhurried.store.sqlite import alarms, emptying, erasing, queues, retention, retrying, steering
 from unhurried.store.sqlite.connection import in_thread
 from unhurried.store.sqlite.tx import Tx

@@ -2,7 +2,7 @@
 
 from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_REQUEST_STATES
-from unhurried.store.contract import Flushed
+from unhurried.store.records import Flushed
 from unhurried.store.sqlite.collecting import cancel_queued
 from unhurried.store.sqlite.tx import Tx, guard
 

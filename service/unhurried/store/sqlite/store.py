@@ -20,8 +20,8 @@ from unhurried.domain.grouping import Group, Order
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.submitting import Refused
-from unhurried.store import contract
-from unhurried.store.contract import StoreUnusable
+from unhurried.store import records
+from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import (
     accepting,
     collecting,
@@ -183,28 +183,28 @@ class SqliteStore(Steered):
     def open_requests_of(self, queue_id: int) -> int:
         return self._writer.tally.of_queue(queue_id)
 
-    async def request(self, request_id: str) -> contract.RequestView | None:
+    async def request(self, request_id: str) -> records.RequestView | None:
         return await self._read(lambda db: reading.request(db, request_id))
 
-    async def requests(self, filter: contract.RequestFilter, cursor: str | None, limit: int) -> contract.RequestPage:
+    async def requests(self, filter: records.RequestFilter, cursor: str | None, limit: int) -> records.RequestPage:
         return await self._read(lambda db: reading.requests(db, filter, cursor, limit))
 
-    async def attempts_of(self, request_id: str) -> Sequence[contract.AttemptView] | None:
+    async def attempts_of(self, request_id: str) -> Sequence[records.AttemptView] | None:
         return await self._read(lambda db: reading.attempts_of(db, request_id))
 
-    async def result(self, request_id: str) -> contract.Handed | None:
+    async def result(self, request_id: str) -> records.Handed | None:
         return await self._read(lambda db: reading.result(db, request_id))
 
-    async def results_of(self, request_ids: Sequence[str], bytes_max: int) -> Sequence[contract.Handed]:
+    async def results_of(self, request_ids: Sequence[str], bytes_max: int) -> Sequence[records.Handed]:
         return await self._read(lambda db: reading.results_of(db, request_ids, bytes_max))
 
-    async def cancel(self, request_id: str, actor: str, now: Ms) -> contract.RequestView | None:
+    async def cancel(self, request_id: str, actor: str, now: Ms) -> records.RequestView | None:
         await self._write(lambda tx: steering.cancel(tx, request_id, actor, now))
         return await self.request(request_id)
 
     async def pull(
         self, destination: str, *, limit: int, bytes_max: int, lease_s: float, now: Ms, after_seq: int = 0
-    ) -> Sequence[contract.Handed]:
+    ) -> Sequence[records.Handed]:
         if not await self._read(lambda db: reading.anything_due(db, destination, after_seq, now)):
             return []  # an idle long-poll costs no write
         work = partial(
@@ -228,7 +228,7 @@ class SqliteStore(Steered):
     async def still_out(self, delivery_ids: Sequence[str]) -> frozenset[str]:
         return await self._read(lambda db: delivering.still_out(db, delivery_ids))
 
-    async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> contract.Acked:
+    async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> records.Acked:
         acked = await self._write(
             lambda tx: delivering.ack(tx, delivery_ids, confirmed_by, now),
             size=len(delivery_ids) * 100,
@@ -237,19 +237,19 @@ class SqliteStore(Steered):
         self.work.delivered += len(acked.confirmed)
         return acked
 
-    async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> contract.Flushed:
+    async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> records.Flushed:
         return await self._write(lambda tx: steering.ask_flush(tx, queue, model, now))
 
-    async def batches(self, *, open_only: bool, before: str | None, limit: int) -> Sequence[contract.BatchView]:
+    async def batches(self, *, open_only: bool, before: str | None, limit: int) -> Sequence[records.BatchView]:
         return await self._read(lambda db: reading.batches(db, open_only=open_only, before=before, limit=limit))
 
-    async def batch(self, batch_id: BatchId) -> contract.BatchView | None:
+    async def batch(self, batch_id: BatchId) -> records.BatchView | None:
         return await self._read(lambda db: reading.batch(db, batch_id))
 
-    async def events(self, entity_id: str | None, limit: int) -> Sequence[contract.Event]:
+    async def events(self, entity_id: str | None, limit: int) -> Sequence[records.Event]:
         return await self._read(lambda db: reading.events(db, entity_id, limit))
 
-    async def status(self) -> contract.Status:
+    async def status(self) -> records.Status:
         return await self._read(status.status)
 
     async def resume_account(self, actor: str, now: Ms) -> bool:
@@ -257,10 +257,10 @@ class SqliteStore(Steered):
 
     # destinations
 
-    async def destinations(self, after: str, limit: int) -> Sequence[contract.Destination]:
+    async def destinations(self, after: str, limit: int) -> Sequence[records.Destination]:
         return await self._read(lambda db: destinations.destinations(db, after, limit))
 
-    async def destination(self, name: str) -> contract.Destination | None:
+    async def destination(self, name: str) -> records.Destination | None:
         return await self._read(lambda db: destinations.destination(db, name))
 
     async def webhook_names(self) -> Sequence[str]:
@@ -277,24 +277,22 @@ class SqliteStore(Steered):
     async def resume_destination(self, name: str, actor: str, now: Ms) -> bool | None:
         return await self._write(lambda tx: destinations.resume(tx, name, actor, now))
 
-    async def deliveries(
-        self, filter: contract.DeliveryFilter, cursor: str | None, limit: int
-    ) -> contract.DeliveryPage:
+    async def deliveries(self, filter: records.DeliveryFilter, cursor: str | None, limit: int) -> records.DeliveryPage:
         return await self._read(lambda db: destinations.deliveries(db, filter, cursor, limit))
 
-    async def delivery(self, delivery_id: str) -> contract.DeliveryView | None:
+    async def delivery(self, delivery_id: str) -> records.DeliveryView | None:
         return await self._read(lambda db: destinations.delivery(db, delivery_id))
 
-    async def redeliver(self, delivery_id: str, actor: str, now: Ms) -> contract.DeliveryView | None:
+    async def redeliver(self, delivery_id: str, actor: str, now: Ms) -> records.DeliveryView | None:
         made = await self._write(lambda tx: destinations.redeliver(tx, delivery_id, actor, now))
         return await self.delivery(made) if made is not None else None
 
     async def redeliver_many(
-        self, filter: contract.DeliveryFilter, cursor: tuple[int, int] | None, actor: str, now: Ms, *, dry_run: bool
-    ) -> contract.Redelivered:
+        self, filter: records.DeliveryFilter, cursor: tuple[int, int] | None, actor: str, now: Ms, *, dry_run: bool
+    ) -> records.Redelivered:
         if dry_run:
             rows, following = await self._read(lambda db: destinations.find_again(db, filter, cursor))
-            return contract.Redelivered(deliveries=len(rows), cursor=following)
+            return records.Redelivered(deliveries=len(rows), cursor=following)
         return await self._write(
             lambda tx: destinations.redeliver_many(tx, filter, cursor, actor, now), weight=destinations.REDELIVER_CHUNK
         )
@@ -340,7 +338,7 @@ class SqliteStore(Steered):
     async def bind_account(self, base_url: str, now: Ms) -> None:
         await self._write(lambda tx: submission.bind_account(tx, base_url, now))
 
-    async def account(self) -> contract.Account | None:
+    async def account(self) -> records.Account | None:
         return await self._read(submission.account)
 
     async def next_formed(self) -> Batch | None:
@@ -425,7 +423,7 @@ class SqliteStore(Steered):
 
     # poller
 
-    async def open_batches(self) -> Sequence[contract.OpenBatch]:
+    async def open_batches(self) -> Sequence[records.OpenBatch]:
         return await self._read(polling.open_batches)
 
     async def record_seen(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
@@ -452,7 +450,7 @@ class SqliteStore(Steered):
     async def disown(self, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> None:
         await self._write(lambda tx: submission.disown(tx, batch_id, why, stranger=stranger, now=now))
 
-    async def store_results(self, batch_id: BatchId, lines: Sequence[bytes], now: Ms) -> contract.StoredResults:
+    async def store_results(self, batch_id: BatchId, lines: Sequence[bytes], now: Ms) -> records.StoredResults:
         stored = await self._write(
             lambda tx: collecting.store_results(tx, batch_id, lines, self._config.retry_pauses, now),
             size=sum(map(len, lines)) + len(lines) * collecting.RESULT_BYTES,
@@ -475,23 +473,23 @@ class SqliteStore(Steered):
             return 0, next_at
         return await self._write(lambda tx: delivering.return_lapsed(tx, WAKE_CHUNK, now), weight=250)
 
-    async def open_webhooks(self) -> Sequence[contract.Destination]:
+    async def open_webhooks(self) -> Sequence[records.Destination]:
         return await self._read(sending.open_webhooks)
 
-    async def claim(self, wanted: Mapping[int, int], lease_s: float, now: Ms) -> Sequence[contract.Claimed]:
+    async def claim(self, wanted: Mapping[int, int], lease_s: float, now: Ms) -> Sequence[records.Claimed]:
         rows = min(sum(wanted.values()), sending.CLAIM_ROWS)
         return await self._write(lambda tx: sending.claim(tx, wanted, lease_s, now), size=rows * 100, weight=rows)
 
     async def record_outcome(
         self,
-        claimed: contract.Claimed,
+        claimed: records.Claimed,
         outcome: Outcome,
         *,
         next_lease_s: float | None,
         jitter: float,
         disable_after_s: float,
         now: Ms,
-    ) -> contract.Claimed | None:
+    ) -> records.Claimed | None:
         work = partial(
             sending.record_outcome,
             claimed=claimed,
@@ -515,7 +513,7 @@ class SqliteStore(Steered):
         await in_thread(self._writer_db, self._writer.tally.load)
         return await self._write(lambda tx: submission.reclaim(tx, now))
 
-    async def complaints(self) -> Sequence[contract.Complaint]:
+    async def complaints(self) -> Sequence[records.Complaint]:
         return await self._read(doctor.complaints)
 
 

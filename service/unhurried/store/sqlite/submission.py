@@ -9,7 +9,8 @@ from unhurried.domain.collecting import our_error
 from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.states import BatchState
 from unhurried.domain.submitting import No, Refused
-from unhurried.store.contract import Account, AccountChanged
+from unhurried.store.errors import AccountChanged
+from unhurried.store.records import Account
 from unhurried.store.sqlite import sending
 from unhurried.store.sqlite.collecting import error_member
 from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of

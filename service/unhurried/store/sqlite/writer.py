@@ -19,7 +19,8 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 import structlog
 
-from unhurried.store.contract import StoreBusy, StoreFull, StoreUnusable, Work
+from unhurried.store.errors import StoreBusy, StoreFull, StoreUnusable
+from unhurried.store.records import Work
 from unhurried.store.sqlite.connection import in_thread
 from unhurried.store.sqlite.tally import Tally
 from unhurried.store.sqlite.tx import Names, Tx
