@@ -11,6 +11,7 @@ create table boots (                    -- one row for each start of the daemon
   pid         integer not null,
   version     text not null,
   sqlite      text not null,
+  seen_at     integer not null,         -- when it was last known to be alive, to a minute
   stopped_at  integer                   -- set by a clean stop only
 ) strict;
 
@@ -224,7 +225,7 @@ create table deliveries (               -- the handing over of one result to one
   state           text not null check (state in ('pending', 'sending', 'delivered', 'dead', 'canceled')),
   epoch           integer,                        -- the boot that handed it out
   attempts        integer not null default 0,
-  due_at          integer not null,               -- pending: not before; sending: end of the lease
+  due_at          integer not null,               -- pending: not before, 0: at once; sending: end of the lease
   created_at      integer not null,
   finished_at     integer,
   confirmed_by    text,                           -- ack, wait, webhook
@@ -346,7 +347,8 @@ from attempts a join requests r on r.seq = a.request_seq join batches b on b.seq
 
 create view v_deliveries as
 select r.id || '.' || d.generation as id, t.name as destination, d.state, d.attempts,
-       datetime(d.created_at / 1000, 'unixepoch') as created_at, datetime(d.due_at / 1000, 'unixepoch') as due_at,
+       datetime(d.created_at / 1000, 'unixepoch') as created_at,
+       datetime(max(d.due_at, d.created_at) / 1000, 'unixepoch') as due_at,
        datetime(d.finished_at / 1000, 'unixepoch') as finished_at, d.confirmed_by,
        datetime(d.last_at / 1000, 'unixepoch') as last_failed_at, d.last_status, d.last_error
 from deliveries d join requests r on r.seq = d.request_seq join destinations t on t.id = d.destination_id;
@@ -369,6 +371,14 @@ select base_url, workspace, case when paused_at is null then 'open' else 'paused
        datetime(paused_at / 1000, 'unixepoch') as paused_at, datetime(paused_until / 1000, 'unixepoch') as paused_until,
        refusals, datetime(swept_at / 1000, 'unixepoch') as swept_at
 from account;
+
+create view v_boots as
+select epoch, datetime(started_at / 1000, 'unixepoch') as started_at, datetime(seen_at / 1000, 'unixepoch') as seen_at,
+       datetime(stopped_at / 1000, 'unixepoch') as stopped_at,
+       case when stopped_at is not null then 'stopped'
+            when epoch < (select max(epoch) from boots) then 'cut off'
+            else 'running, or cut off after seen_at' end as state, pid, version
+from boots order by epoch desc;
 
 create view v_alarms as
 select name as alarm, entity_id as about, datetime(since / 1000, 'unixepoch') as since, detail

@@ -41,6 +41,10 @@ class DaemonDown(DaemonUnreachable):
     """Nobody listens on the socket, or there is none: no daemon runs there."""
 
 
+class DaemonForbidden(DaemonUnreachable):
+    """This user may not connect to the socket; a daemon may be there all the same."""
+
+
 class QueueError(Exception):
     """The daemon said no. ``code`` is stable and for programs; the text is for people."""
 
@@ -281,7 +285,7 @@ class Client:
     # Operation
 
     def flush(self, *, queue: str | None = None, model: str | None = None) -> dict[str, Any]:
-        """Send what waits now instead of letting it linger."""
+        """Send what waits now instead of letting it linger. ``held``: what a pause keeps back all the same."""
         body = {name: value for name, value in (("queue", queue), ("model", model)) if value is not None}
         return self._call("POST", "/queue/flush", dict[str, Any], body=body)
 
@@ -294,9 +298,10 @@ class Client:
     def batch(self, batch_id: str) -> dict[str, Any]:
         return self._call("GET", f"/queue/batches/{batch_id}", dict[str, Any])
 
-    def events(self, entity: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
-        """What happened, to all or to one request or batch: the last ``limit`` events, oldest of them first."""
-        query = {"entity": entity, "limit": limit}
+    def events(self, entity: str | None = None, *, limit: int = 100, since: str | None = None) -> list[dict[str, Any]]:
+        """What happened, to all or to one request or batch: the last ``limit`` events, oldest of them first, without
+        those before ``since`` (RFC 3339)."""
+        query = {"entity": entity, "limit": limit, "since": since}
         events: list[dict[str, Any]] = self._call("GET", "/queue/events", dict[str, Any], query=query)["events"]
         return events
 
@@ -375,7 +380,7 @@ class Client:
         return bool(self._call("POST", _destination(name, "/pause"), dict[str, Any], body=body)["paused"])
 
     def resume_destination(self, name: str) -> bool:
-        """End a pause and close the breaker. False when there was neither."""
+        """End a pause, or have one that is failing tried once, now. False when there was nothing to end."""
         return bool(self._call("POST", _destination(name, "/resume"), dict[str, Any])["resumed"])
 
     def test_destination(self, name: str) -> dict[str, Any]:
@@ -449,8 +454,7 @@ class Client:
         try:
             yield
         except httpx2.ConnectError as error:
-            kind = DaemonDown if _nobody_listens(error) else DaemonUnreachable
-            raise kind(f"no daemon answers at {self.socket}: {error}") from None
+            raise _unconnected(self.socket, error) from None
         except httpx2.TimeoutException:
             raise DaemonUnreachable(f"the daemon at {self.socket} took too long to answer") from None
         except httpx2.TransportError as error:
@@ -459,12 +463,23 @@ class Client:
             ) from None
 
 
-def _nobody_listens(error: BaseException) -> bool:
-    """Whether a connection failed for want of a listener: not for want of a permission, or of room in its line."""
+def _unconnected(socket: Path, error: BaseException) -> DaemonUnreachable:
+    """Tells apart want of a socket, of a listener, of a permission, and of room in its line."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    return isinstance(cause, FileNotFoundError | ConnectionRefusedError)
+    says = f"no daemon answers at {socket}"
+    match cause:
+        case FileNotFoundError() | NotADirectoryError():
+            return DaemonDown(f"{says}: there is no socket")
+        case ConnectionRefusedError():
+            return DaemonDown(f"{says}: nobody listens there (connection refused)")
+        case PermissionError():
+            return DaemonForbidden(
+                f"no permission to connect to {socket}: you are not in the group of the socket or its folder"
+            )
+        case _:
+            return DaemonUnreachable(f"{says}: {error}")
 
 
 def _decoded(answer: httpx2.Response, type_: type[T]) -> T:

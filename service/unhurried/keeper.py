@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from unhurried.clock import Ms, after
+from unhurried.clock import Ms, after, rfc3339
 from unhurried.domain.alarms import (
     BatchReading,
     DestinationReading,
@@ -92,6 +92,7 @@ class Keeper:
 
     async def _look(self, now: Ms) -> None:
         """Tell once of each alarm that begins, and once of each that ends."""
+        await self._store.record_alive(now)
         await self._store.empty_log(only_owed=True)
         reading = await self._read()
         if reading.log_bytes > self._thresholds.log_bytes:
@@ -100,7 +101,7 @@ class Keeper:
         for alarm in begun:
             log.warning(str(alarm.name), about=alarm.entity_id or None, detail=alarm.detail)
         for alarm in ended:
-            log.info("alarm.over", alarm=str(alarm.name), about=alarm.entity_id or None, since=alarm.since)
+            log.info("alarm.over", alarm=str(alarm.name), about=alarm.entity_id or None, since=rfc3339(alarm.since))
 
     async def _read(self) -> Reading:
         status = await self._store.status()

@@ -167,11 +167,11 @@ class LogSettings(_Part):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
 
 
-def _default_socket() -> Path:
+def default_socket() -> Path:
     return _place(SYSTEM_RUNTIME, "XDG_RUNTIME_DIR", Path(f"/tmp/unhurried-{os.getuid()}")) / "unhurried.sock"
 
 
-def _default_database() -> Path:
+def default_database() -> Path:
     return _place(SYSTEM_STATE, "XDG_STATE_HOME", Path.home() / ".local/state") / "unhurried.db"
 
 
@@ -188,8 +188,8 @@ def _place(system: Path, xdg: str, fallback: Path) -> Path:
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
-    socket: Path = Field(default_factory=_default_socket, description="The Unix socket the daemon listens on.")
-    database: Path = Field(default_factory=_default_database, description="The SQLite file; on a local disk.")
+    socket: Path = Field(default_factory=default_socket, description="The Unix socket the daemon listens on.")
+    database: Path = Field(default_factory=default_database, description="The SQLite file; on a local disk.")
     grace_s: Seconds = Field(25.0, description="Time to finish what is under way after SIGTERM.")
     upstream: UpstreamSettings = Field(default_factory=lambda: UpstreamSettings.model_validate({}))
     ingest: IngestSettings = Field(default_factory=lambda: IngestSettings.model_validate({}))
@@ -211,11 +211,20 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         variable = PREFIX + "__".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{variable}: {first['msg']}") from None
+        raise SettingsError(f"{variable}: {said(first)}") from None
     except ValueError as error:  # pydantic-settings: a nested value that is no JSON
         raise SettingsError(str(error)) from None
+
+
+def said(error: Mapping[str, Any]) -> str:
+    """What pydantic says of one value, as a half sentence behind its name."""
+    if error["type"] in ("enum", "literal_error"):
+        return f"must be {error['ctx']['expected']}"
+    text = str(error["msg"])
+    should = "Input should "
+    return f"must {text.removeprefix(should)}" if text.startswith(should) else text[:1].lower() + text[1:]
 
 
 def variables() -> Iterator[tuple[str, Any, str]]:

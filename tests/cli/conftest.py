@@ -56,7 +56,7 @@ class FakeQueue:
             "GET /queue/results": lambda request: self._pull(request.url.params),
             "POST /queue/results/ack": lambda request: self._ack(json.loads(request.content)["delivery_ids"]),
             "POST /queue/results/lookup": lambda request: self._lookup(json.loads(request.content)["ids"]),
-            "POST /queue/flush": lambda _: _json({"groups": 1, "requests": len(self.requests)}),
+            "POST /queue/flush": lambda _: _json({"groups": 1, "requests": len(self.requests), "held": []}),
             "POST /queue/account/resume": lambda _: _json({"resumed": True}),
             "GET /queue/status": lambda _: _json(self.status),
             "GET /healthz": lambda _: _json({"status": "ok"}),

@@ -3,9 +3,12 @@
 import asyncio
 import gc
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from tests.store.support import NOW, open_shop
 from unhurried import __version__
 from unhurried.ingest import views
 from unhurried.store.records import Status
+from unhurried.store.sqlite.place import InstanceLock
 
 COMMANDS = (
     "serve", "config", "demo", "simulate", "submit", "status", "top", "flush", "resume", "doctor", "health",
@@ -65,7 +69,7 @@ def test_without_a_daemon_a_command_says_how_to_start_it_and_exits_69(command: s
     assert ran.code == 69
     assert ran.out == ""
     assert ran.err.startswith("unhurried: no daemon answers at ")
-    assert "unhurried serve" in ran.err
+    assert "unhurried serve" in ran.err or "`unhurried status` and `unhurried query`" in ran.err
     assert ran.err.count("\n") == 1
 
 
@@ -134,8 +138,14 @@ def test_config_names_the_kind_of_credential(
 
 
 def test_a_refusal_of_the_daemon_is_told_in_its_words_with_its_code(run: Run, queue: FakeQueue) -> None:
-    ran = run("requests", "show", "nothing")
+    ran = run("requests", "show", "0198f0c2-5b1e-7c3a-9d5e-0a6f6f3f2c11")
     assert (ran.code, ran.err) == (1, "unhurried: Not found [not_found]\n")
+
+
+def test_what_is_no_id_is_looked_for_as_a_custom_id(run: Run, queue: FakeQueue) -> None:
+    ran = run("requests", "show", "page-7")
+    assert ran.code == 1
+    assert "`unhurried requests list --custom-id page-7`" in ran.err and ran.err.count("\n") == 1
 
 
 def test_an_answer_that_is_no_json_is_no_traceback(run: Run, queue: FakeQueue) -> None:
@@ -192,7 +202,7 @@ def test_status_of_a_daemon_that_is_down_is_read_from_the_database(
     says, would_say = json.loads(shown.out), json.loads(views.encode(daemon_would_say))
     for answer in (says, would_say):
         del answer["storage"]  # the log was emptied at the end, and others write to the disk as well
-    assert says == {**would_say, "database": str(tmp_path / "a.db")}
+    assert says == {**would_say, "held_by": None, "database": str(tmp_path / "a.db")}
 
 
 async def _filled(path: Path) -> Status:
@@ -207,6 +217,82 @@ async def _filled(path: Path) -> Status:
 
 
 @pytest.mark.filterwarnings(LEFT_OPEN)
+def test_a_daemon_that_holds_the_database_is_not_called_down_because_the_socket_is_wrong(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(_filled(tmp_path / "a.db"))
+    monkeypatch.setenv("UNHURRIED_DATABASE", str(tmp_path / "a.db"))
+    lock = InstanceLock(tmp_path / "a.db")
+    lock.acquire()
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(str(tmp_path / "left.sock"))
+    ran = run("status", "--socket", tmp_path / "left.sock")
+    lock.release()
+    assert ran.code == 69
+    assert f"a daemon (pid {os.getpid()}) holds the database, but does not answer" in ran.err
+    assert "connection refused" in ran.err and "not running" not in ran.out + ran.err
+    assert "UNHURRIED_SOCKET" in ran.out
+
+
+def test_a_socket_that_may_not_be_used_is_called_that(run: Run, queue: FakeQueue) -> None:
+    def forbidden() -> httpx2.Response:
+        raise httpx2.ConnectError("no") from PermissionError(13, "Permission denied")
+
+    queue.broken = [forbidden]
+    ran = run("queues", "list")
+    assert ran.code == 69
+    assert "no permission to connect to" in ran.err and "UNHURRIED_INGEST__SOCKET_MODE" in ran.err
+    assert "serve" not in ran.err
+
+
+@pytest.mark.filterwarnings(LEFT_OPEN)
+def test_with_nothing_at_the_default_places_the_settings_are_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("UNHURRIED_SOCKET", "UNHURRIED_DATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("unhurried.settings._place", lambda *_: tmp_path)
+    ran = run("status")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (69, "", 1)
+    assert "UNHURRIED_SOCKET and UNHURRIED_DATABASE" in ran.err and "`unhurried config`" in ran.err
+    for command in ("query", "doctor"):
+        ran = run(command)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+        assert "UNHURRIED_DATABASE" in ran.err and "`unhurried config`" in ran.err and "serve" not in ran.err
+    ran = run("queues", "list")
+    assert (ran.code, "UNHURRIED_SOCKET" in ran.err) == (69, True)
+
+
+@pytest.mark.parametrize("command", ["query", "doctor"])
+def test_a_folder_is_no_database(command: str, run: Run, tmp_path: Path) -> None:
+    ran = run(command, "--database", tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{tmp_path} is a folder" in ran.err
+
+
+def test_a_reader_that_goes_away_is_exit_141() -> None:
+    many = "with recursive c(x) as (select 1 union all select x + 1 from c where x < 200000) select x from c"
+    read, write = os.pipe()
+    code = f"from unhurried.cli import main; import sys; sys.exit(main(['query', {many!r}, '--limit', '200000']))"
+    with tempfile.TemporaryDirectory() as folder:
+        environ = os.environ | {"UNHURRIED_DATABASE": f"{folder}/a.db"}
+        asyncio.run(_filled(Path(folder) / "a.db"))
+        os.close(read)
+        ran = subprocess.run(
+            [sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, env=environ, check=False, timeout=60
+        )
+        os.close(write)
+    assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_a_suggestion_ends_as_a_question(run: Run) -> None:
+    assert (
+        run("statsu").err
+        == "unhurried: No such command 'statsu'. Did you mean 'status'? `unhurried --help` shows how\n"
+    )
+
+
+@pytest.mark.filterwarnings(LEFT_OPEN)
 def test_status_says_so_when_neither_the_daemon_nor_the_database_answers(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +300,7 @@ def test_status_says_so_when_neither_the_daemon_nor_the_database_answers(
     monkeypatch.setenv("UNHURRIED_DATABASE", str(tmp_path / "a.db"))
     ran = run("status", "--socket", tmp_path / "none.sock")
     assert (ran.code, ran.out) == (69, "")
-    assert "Nor can the database be read" in ran.err
+    assert "and the database cannot be read" in ran.err
     assert ran.err.count("\n") == 1
     gc.collect()  # what is left open is noticed here, and not by a test below
 

@@ -63,6 +63,21 @@ def test_destinations_are_listed_without_the_paths_of_their_urls(daemon: Start, 
     assert json.loads(run("destinations", "list", "--json").out) == listed
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"next_due_at": "2026-11-22T08:00:00Z"}, "now, due since 2026-11-22T08:00:00Z"),
+        ({"next_due_at": "2026-11-22T08:00:00Z", "open_until": "2096-11-22T08:00:00Z"}, "2096-11-22T08:00:00Z (in "),
+        ({"next_due_at": "2096-11-22T08:00:00Z"}, "2096-11-22T08:00:00Z (in "),
+        ({"next_due_at": "2026-11-22T08:00:00Z", "paused_at": "2026-11-22T08:00:00Z"}, "once it is resumed"),
+        ({"failures": 1}, "1 failure in a row for "),
+    ],
+)
+def test_the_next_attempt_is_when_it_may_be_made(daemon: Start, run: Run, changes: dict[str, Any], says: str) -> None:
+    daemon({"GET /queue/destinations/webhook:app": WEBHOOK | changes, "GET /queue/events": {"events": []}})
+    assert says in run("destinations", "show", "app").out
+
+
 def test_a_list_goes_through_its_pages_until_it_has_enough(daemon: Start, run: Run) -> None:
     listed = {name: value for name, value in WEBHOOK.items() if name not in ("url", "secrets")}
     asked = daemon({"GET /queue/destinations": {"destinations": [listed], "cursor": "webhook:app"}})
@@ -130,9 +145,9 @@ def test_pausing_and_resuming_say_what_was_done(daemon: Start, run: Run) -> None
     })  # fmt: skip
     assert run("destinations", "pause", "app", "--reason", "it moves").out == "webhook:app is paused\n"
     assert asked[-1][1] == {"reason": "it moves"}
-    assert run("destinations", "resume", "webhook:app").out == "webhook:app is open again\n"
+    assert run("destinations", "resume", "webhook:app").out == "webhook:app is tried now\n"
     refused = run("destinations", "resume", "other")
-    assert (refused.code, refused.err) == (1, "unhurried: webhook:other was not paused\n")
+    assert (refused.code, refused.err) == (1, "unhurried: webhook:other is not paused, and no attempt is put off\n")
 
 
 @pytest.mark.parametrize(
@@ -190,9 +205,10 @@ def test_many_are_counted_and_nothing_is_done_without_yes(daemon: Start, run: Ru
     assert "7 would be delivered again" in ran.err and "--yes" in ran.err
     assert asked[-1][1] == {"destination": "webhook:app", "states": ["dead"], "since": None, "dry_run": True}
     done = run("deliveries", "redeliver", "--destination", "webhook:app", "--state", "pending", "--yes")
-    assert "7 results are delivered again" in done.out
+    assert done.out == "7 results delivered again to webhook:app\n"
     assert asked[-1][1] == {"destination": "webhook:app", "states": ["pending"], "since": None, "dry_run": False}
-    run("deliveries", "redeliver", "--destination", "webhook:app", "--since", "2h")
+    run("deliveries", "redeliver", "--destination", "app", "--since", "2h")
+    assert asked[-1][1]["destination"] == "webhook:app"
     assert asked[-1][1]["since"].endswith("+00:00")
 
 

@@ -65,6 +65,13 @@ def test_what_it_will_not_run_is_said_in_a_line(database: Path, run: Run, statem
     assert sqlite3.connect(database).execute("select count(*) from requests").fetchone() == (2,)
 
 
+@pytest.mark.parametrize("statement", ["", "  "])
+def test_nothing_to_run_is_a_mistake(database: Path, run: Run, statement: str) -> None:
+    ran = run("query", statement, "--database", database)
+    assert (ran.code, ran.out) == (2, "")
+    assert "there is no statement" in ran.err
+
+
 def test_a_file_that_is_no_database_is_told_of(tmp_path: Path, run: Run) -> None:
     (tmp_path / "text").write_text("no database at all, however long it may be" * 100)
     assert run("query", "select 1 from requests", "--database", tmp_path / "text").code == 65

@@ -133,22 +133,76 @@ def test_requests_are_retried_by_id_and_those_that_cannot_be_are_named(run: Run,
 
 def test_an_erase_says_first_what_would_go(run: Run, queue: FakeQueue) -> None:
     view = {"id": "a", "state": "succeeded", "queue": "labels", "params_bytes": 120}
-    asked = Asked(queue, view, {"request": view, "overwritten": False})
+    asked = Asked(queue, view, {"attempts": []}, {"request": view, "overwritten": False})
     ran = run("requests", "erase", "a")
     assert ran.code == 0 and "120 bytes" in ran.out and "--yes" in ran.err
     ran = run("requests", "erase", "a", "--yes")
     assert ran.code == 0 and "a  erased" in ran.out and "write-ahead log" in ran.err
     assert [(method, path) for method, path, _ in asked.calls] == [
         ("GET", "/queue/requests/a"),
+        ("GET", "/queue/requests/a/attempts"),
         ("POST", "/queue/requests/a/erase"),
     ]
+
+
+@pytest.mark.parametrize(("state", "attempts"), [("submitted", []), ("succeeded", [{"state": "open"}])])
+def test_an_erase_promises_nothing_that_the_daemon_would_refuse(
+    run: Run, queue: FakeQueue, state: str, attempts: list[dict[str, str]]
+) -> None:
+    Asked(queue, {"id": "a", "state": state, "queue": "labels", "params_bytes": 120}, {"attempts": attempts})
+    ran = run("requests", "erase", "a")
+    assert (ran.code, ran.out) == (1, "")
+    assert "cannot be erased now: it is in a batch that is not finished" in ran.err and "--yes" not in ran.err
+
+
+def test_a_flush_says_what_stays_because_of_which_pause(run: Run, queue: FakeQueue) -> None:
+    held = [{"by": "queue labels is paused: why", "requests": 2}]
+    Asked(queue, {"groups": 2, "requests": 3, "held": held})
+    assert run("flush").out == (
+        "3 requests in 2 groups: 1 will be sent now, 2 once nothing is paused\n  2: queue labels is paused: why\n"
+    )
+    Asked(queue, {"groups": 1, "requests": 1, "held": []})
+    assert run("flush").out == "1 request in 1 group will be sent now\n"
+    Asked(queue, {"groups": 0, "requests": 0, "held": []}, QUEUE)
+    assert run("flush", "--queue", "labels").out == "nothing waits to be sent\n"
+
+
+NOWHERE = (404, {"title": "no", "detail": "there is no queue 'nope' (there are: labels)", "code": "not_found"})
+
+
+@pytest.mark.parametrize(
+    ("command", "answers"),
+    [
+        ("flush --queue nope", [{"groups": 0, "requests": 0, "held": []}, NOWHERE]),
+        ("requests list --queue nope", [{"requests": [], "cursor": None}, NOWHERE]),
+        ("requests retry --queue nope", [
+            {"dry_run": True, "found": 0, "retried": 0, "groups": [], "cursor": None}, NOWHERE,
+        ]),
+        ("queues pause nope", [NOWHERE]),
+    ],
+)  # fmt: skip
+def test_a_queue_that_is_not_there_is_said_so(command: str, answers: list[Any], run: Run, queue: FakeQueue) -> None:
+    Asked(queue, *answers)
+    ran = run(*command.split())
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "unhurried: there is no queue 'nope' (there are: labels) [not_found]\n"
+
+
+def test_events_since_a_time_and_of_something_unknown(run: Run, queue: FakeQueue) -> None:
+    event = {"at": "2026-11-22T08:00:00Z", "actor": "uid:7", "entity": "queue", "entity_id": "labels",
+             "what": "queue.paused", "old_state": None, "new_state": None, "detail": "why"}  # fmt: skip
+    Asked(queue, {"events": [event]}, {"events": []}, {"events": []})
+    assert "queue.paused" in run("events", "--since", "2h").out
+    assert run("events", "--since", "2h").code == 0
+    ran = run("events", "page-7")
+    assert (ran.code, ran.out, ran.err) == (1, "", "unhurried: nothing is on record of 'page-7'\n")
 
 
 def test_a_drain_says_what_is_left_and_exits_4(run: Run, queue: FakeQueue) -> None:
     Asked(queue, LEFT)
     ran = run("drain")
     assert ran.code == 4
-    assert ran.out == "left: 2 queued, 1 open batches\n  queue labels is paused: why\n"
+    assert ran.out == "left: 2 queued, 1 open batch\n  queue labels is paused: why\n"
     assert "undrain" in ran.err
 
 

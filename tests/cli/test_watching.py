@@ -46,11 +46,28 @@ def alarm(name: str, about: str = "") -> dict[str, Any]:
 PAUSED = {"base_url": "u", "paused": True, "paused_until": None, "pause_reason": "401 wrong key"}
 
 
+DRAINING = told()["daemon"] | {"draining": {"since": "2026-11-22T02:00:00Z", "actor": "uid:7"}}
+FAILING = alarm("destination.failing", "webhook:app") | {"detail": "every attempt has failed since 02:00"}
+
+
 @pytest.mark.parametrize(
     ("changes", "says", "do"),
     [
         ({"daemon": None}, "the daemon is not running", "start it"),
         ({"account": PAUSED}, "PAUSED until `unhurried resume`: 401 wrong key", "mend the key"),
+        (
+            {"account": PAUSED | {"paused_at": ago(hours=1)}},
+            f"PAUSED for 1 h (since {ago(hours=1)})",
+            "unhurried resume",
+        ),
+        ({"account": PAUSED | {"pause_reason": "ConnectError: [Errno 111]"}}, "Errno 111", "upstream does not answer"),
+        ({"account": PAUSED | {"pause_reason": "429 rate_limit_error"}}, "429", "wait, or have it raised"),
+        ({"daemon": DRAINING}, "DRAINING since 2026-11-22T02:00:00Z by uid:7", "unhurried undrain"),
+        (
+            {"alarms": [FAILING]},
+            "destination.failing (webhook:app): every attempt has failed since 02:00",
+            "resume webhook:app",
+        ),
         ({"batches": {"unknown": {"batches": 2, "oldest_at": ago(hours=1)}}}, "the oldest for 1 h", "never send"),
         ({"batches": {"ended": {"batches": 1, "oldest_at": ago(hours=3)}}}, "ended 3 h ago", "batches list --open"),
         ({"queues": [queue("q", paused_at=ago(days=1))]}, "queue q is paused for 1 d", "queues resume q"),
@@ -71,6 +88,55 @@ def test_a_hanging_loop_is_told_first() -> None:
     first, second = concerns(told(daemon=process, account=PAUSED), NOW)
     assert "hangs: writer" in first.says
     assert "PAUSED" in second.says
+
+
+def batch(state: str, **changes: Any) -> dict[str, Any]:
+    return {"id": "b1", "state": state, "upstream_expires_at": None, "members_open": 3} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "says", "do"),
+    [
+        ({"batches": {"unknown": {"batches": 1, "oldest_at": ago(minutes=1)}}}, "of 1 unknown batch", "it finds out"),
+        (
+            {"open_batches": [batch("in_progress", upstream_expires_at=ago(hours=-1))]},
+            "batch b1 expires in 1 h: 3 of its requests have no result here", "start the daemon",
+        ),
+        (
+            {"open_batches": [batch("in_progress", upstream_expires_at=ago(hours=1))]},
+            "batch b1 expired 1 h ago", "start the daemon",
+        ),
+        (
+            {"destinations": [destination("webhook:app", failures=1, failing_since=ago(hours=1))]},
+            "webhook:app is failing for 1 h: 1 failure in a row", "mend the receiver",
+        ),
+        (
+            {"destinations": [destination("webhook:app", paused_at=ago(hours=1), pause_reason="410")]},
+            "webhook:app is paused for 1 h: 410", "once the daemon runs: mend the receiver",
+        ),
+        (
+            {"destinations": [destination("webhook:app", deliveries={"dead": 2})]},
+            "2 results to webhook:app used up all attempts", "redeliver --destination webhook:app --state dead",
+        ),
+    ],
+)  # fmt: skip
+def test_while_the_daemon_is_down_what_it_would_tell_is_told(changes: dict[str, Any], says: str, do: str) -> None:
+    down, concern = concerns(told(daemon=None, **changes), NOW)
+    assert "not running" in down.says
+    assert says in concern.says
+    assert do in concern.do
+
+
+def test_while_the_daemon_is_down_nothing_happens_by_itself() -> None:
+    paused = PAUSED | {"paused_until": ago(hours=-1), "pause_reason": "ConnectError"}
+    assert "by itself" in concerns(told(account=paused), NOW)[0].do
+    assert "by itself" not in concerns(told(account=paused, daemon=None), NOW)[1].do
+
+
+def test_a_daemon_that_does_not_answer_is_not_called_down() -> None:
+    [concern] = concerns(told(daemon=None, held_by="7"), NOW)
+    assert "a daemon (pid 7) holds the database" in concern.says
+    assert "UNHURRIED_SOCKET" in concern.do
 
 
 def test_what_is_told_already_is_no_alarm_besides() -> None:

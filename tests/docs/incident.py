@@ -103,9 +103,7 @@ async def _reports(shop: Shop, then: Ms) -> str:
 async def _classification(shop: Shop, then: Ms) -> None:
     """Somebody paused the queue, and went to bed."""
     await shop.some(25, then, queue="classification")
-    await shop.ask(
-        "update queues set paused_at = ?, pause_reason = 'budget: ask Mira' where name = 'classification'", then
-    )
+    await shop.store.pause_queue("classification", "budget: ask Mira", "uid:1001", then)
 
 
 if __name__ == "__main__":

@@ -47,14 +47,24 @@ def test_there_are_ten_questions() -> None:
     ("number", "named"),
     [
         (2, {WANTED, "submitted", "msgbatch_content"}),
-        (3, {"401 authentication_error: invalid x-api-key", "budget: ask Mira", "classification"}),
+        (1, {"running, or cut off after seen_at"}),
+        (
+            3,
+            {
+                "401 authentication_error: invalid x-api-key",
+                "budget: ask Mira",
+                "classification",
+                "account.paused",
+                "uid:1001",
+            },
+        ),
         (4, {"msgbatch_content", "in_progress", "content"}),
         (5, {"reports", "timeout", "batch.unknown"}),
         (6, {"invalid_request_error", "expired", "nightly"}),
         (7, {"failing", "paused", "the receiver answered 410 Gone", "https://orders.example: connection refused"}),
         (8, {"outcome", "succeeded"}),
-        (9, {"delivery.dead", "destination.paused", "account.paused", "uid:1000"}),
-        (10, {"classification", "pull:nightly", "webhook:orders", "dead"}),
+        (9, {"delivery.dead", "destination.paused", "account.paused", "uid:1000", "0.1.0"}),
+        (10, {"classification", "pull:nightly", "webhook:orders", "succeeded"}),
     ],
 )
 def test_the_queries_of_a_question_find_its_answer(number: int, named: set[str], database: sqlite3.Connection) -> None:

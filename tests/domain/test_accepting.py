@@ -175,6 +175,8 @@ BAD = [
     Bad("cited user text", _version(CITED), "invalid_params", "params.messages.0"),
     Bad("version", envelope(anthropic_version="latest"), "invalid_request", "anthropic_version"),
     Bad("beta", envelope(anthropic_beta="a b"), "invalid_request", "anthropic_beta"),
+    Bad("betas", envelope(anthropic_beta=[f"b-{n}" for n in range(21)]), "invalid_request", "anthropic_beta"),
+    Bad("foreign digits", envelope(anthropic_version="\u0662\u0660\u0662\u0666-10-21"), "invalid_request", "anthropic_version"),
     Bad("queue", envelope(queue="a b"), "invalid_request", "queue"),
     Bad("empty queue", envelope(queue=""), "invalid_request", "queue"),
     Bad("long queue", envelope(queue="q" * 65), "invalid_request", "queue"),

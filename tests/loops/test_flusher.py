@@ -40,7 +40,7 @@ async def test_no_more_is_formed_than_is_soon_sent(world: World) -> None:
     """So that what comes later and is more urgent is not behind it."""
     for _ in range(5):
         await world.accept(1)
-        await world.shop.store.ask_flush(None, None, world.clock.now())
+        await world.shop.store.ask_flush(None, None, "test", world.clock.now())
         await world.flusher.step(world.clock.now())
     assert await world.shop.store.formed_ahead() == 2
 

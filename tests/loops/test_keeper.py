@@ -115,6 +115,12 @@ async def test_alarms_come_before_it_is_too_late(world: World) -> None:
         assert await on(world) == []
         world.clock.pass_s(26 * DAY)
         await keeper.step(world.clock.now())
+    [since] = [entry["since"] for entry in logs if entry["event"] == "alarm.over"]
+    assert since.endswith("Z")  # a time, as everywhere
+    [batch] = await world.shop.store.batches(open_only=False, before=None, limit=9)
+    about = [event.what for event in await world.shop.store.events(batch.id, 99) if event.actor == "keeper"]
+    assert about == ["alarm.batch.expires_soon", "alarm_over.batch.expires_soon", "alarm.batch.results_vanish_soon"]
+    assert {event.entity for event in await world.shop.store.events(batch.id, 99)} == {"batch"}
     events = [entry["event"] for entry in logs if entry["event"].endswith(("soon", "over"))]
     assert events == ["batch.expires_soon", "alarm.over", "batch.results_vanish_soon"]
     await world.look()

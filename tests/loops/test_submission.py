@@ -116,7 +116,7 @@ async def test_an_unclear_answer_is_settled_and_never_sent_again(world: World, s
 
 async def test_a_kill_before_the_intent_costs_nothing(world: World) -> None:
     ids = await world.accept(2)
-    await world.shop.store.ask_flush(None, None, world.clock.now())
+    await world.shop.store.ask_flush(None, None, "test", world.clock.now())
     await world.flusher.step(world.clock.now())
     await world.restart()
     await world.send()
@@ -225,7 +225,7 @@ async def test_an_answer_is_recorded_as_soon_as_the_disk_has_room(
 
 async def test_a_batch_that_nobody_wants_any_more_is_not_sent(world: World) -> None:
     ids = await world.accept(2)
-    await world.shop.store.ask_flush(None, None, world.clock.now())
+    await world.shop.store.ask_flush(None, None, "test", world.clock.now())
     await world.flusher.step(world.clock.now())
     for id in ids:
         await world.shop.store.cancel(id, "test", world.clock.now())
@@ -236,7 +236,7 @@ async def test_a_batch_that_nobody_wants_any_more_is_not_sent(world: World) -> N
 
 async def test_a_half_formed_batch_is_completed_after_a_kill(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = await world.accept(25)
-    await world.shop.store.ask_flush(None, None, world.clock.now())
+    await world.shop.store.ask_flush(None, None, "test", world.clock.now())
     add, left = world.shop.store.add_members, [1, 2]
 
     async def dying(*values: object, **named: object) -> int:

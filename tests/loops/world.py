@@ -261,7 +261,7 @@ class World:
         """Everything that waits, in batches, as far as upstream takes it. A kill is followed by a new start."""
         while await self.shop.store.wake_waiting(self.clock.now()) == self.clock.now():
             pass
-        await self.shop.store.ask_flush(None, None, self.clock.now())
+        await self.shop.store.ask_flush(None, None, "test", self.clock.now())
         for _ in range(50):
             flushed = await self.flusher.step(self.clock.now())
             try:

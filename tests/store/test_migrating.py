@@ -138,6 +138,17 @@ async def test_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
         assert db.execute("select count(*) from boots").fetchone() == (1,)
 
 
+async def test_a_schema_of_the_same_number_but_another_build_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "unhurried.db"
+    shop = await open_shop(path)
+    await shop.ask("update schema_migrations set sha256 = 'another'")
+    await shop.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreUnusable, match="another build"):
+        await open_store(path, StoreConfig(), NOW)
+    assert path.read_bytes() == before
+
+
 def test_a_migration_that_ends_in_the_middle_is_not_applied() -> None:
     with pytest.raises(StoreUnusable, match="middle of a statement"):
         list(statements("create table a (x);\ncreate table b (\n"))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.support import NOW, Shop, open_shop, shop_at
+from unhurried.clock import after
 from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import StoreConfig, open_store, place
 from unhurried.store.sqlite.connection import APPLICATION_ID, Damaged, in_thread, open_reader
@@ -183,6 +184,18 @@ def test_a_lock_that_is_held_names_the_holder(tmp_path: Path) -> None:
     second.release()
 
 
+def test_a_look_at_the_lock_names_the_holder_and_keeps_nobody_out(tmp_path: Path) -> None:
+    assert place.holder(tmp_path / "a.db") is None
+    assert list(tmp_path.iterdir()) == []
+    lock = place.InstanceLock(tmp_path / "a.db")
+    lock.acquire()
+    assert place.holder(tmp_path / "a.db") == place.Holder(str(os.getpid()))
+    lock.release()
+    assert place.holder(tmp_path / "a.db") is None  # though the file is there, with the pid in it
+    lock.acquire()
+    lock.release()
+
+
 async def test_a_reader_finds_no_database_where_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(Damaged):
         await (await open_reader(tmp_path / "none.db")).close()
@@ -199,3 +212,18 @@ async def test_the_doctor_may_look_while_the_daemon_runs(tmp_path: Path) -> None
         found = {complaint.invariant: complaint for complaint in await examine(shop.path)}
         assert found.keys() >= {"accepted means kept", "counters are right", "waiting is counted", "the caller's bytes"}
         assert found["the caller's bytes"].examples == [shop.ids[1]]
+
+
+async def test_the_boots_tell_how_each_ended_and_when_it_was_last_alive(tmp_path: Path) -> None:
+    path = tmp_path / "unhurried.db"
+    for clean in (True, False):
+        shop = await open_shop(path, NOW)
+        await shop.store.record_alive(after(NOW, 60))
+        await shop.close(clean=clean, now=after(NOW, 90))
+    shop = await open_shop(path, after(NOW, 3_600))
+    boots = await shop.ask("select state, started_at <= seen_at, stopped_at from v_boots")
+    alive = await shop.ask("select seen_at - ? from boots order by epoch", NOW)
+    await shop.close()
+    assert [state for state, _, _ in boots] == ["running, or cut off after seen_at", "cut off", "stopped"]
+    assert all(ordered for _, ordered, _ in boots)
+    assert alive == [(90_000,), (60_000,), (3_600_000,)]

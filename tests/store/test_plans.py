@@ -125,7 +125,7 @@ async def deliver_and_look(shop: Shop, now: Ms) -> None:
     assert handed
     await store.ack([str(one.delivery_id) for one in handed], "ack", now)
     assert (await store.return_lapsed(now))[0]
-    await store.ask_flush("default", None, now)
+    await store.ask_flush("default", None, "test", now)
     await store.request(ids[0])
     await store.attempts_of(ids[0])
     await store.result(ids[0])

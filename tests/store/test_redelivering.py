@@ -25,6 +25,7 @@ async def kill(shop: Shop, count: int, upstream_id: str = "u1", name: str = APP,
     while claimed := await claim(shop, 100, name, now=now):
         for one in claimed:
             await record(shop, one, TryAgain(detail="500", status=500), now)
+            await shop.store.pause_destination(name, "to close the breaker", "test", now)
             await shop.store.resume_destination(name, "test", now)
     return ids
 
@@ -190,3 +191,22 @@ async def test_a_delivery_is_shown_with_its_request(shop: Shop) -> None:
     assert (shown.destination, shown.queue, shown.request_id) == (APP, "default", delivery[:-2])
     assert (shown.request_state, shown.state, shown.attempts) == ("succeeded", PENDING, 0)
     assert await shop.store.delivery(delivery[:-1] + "2") is None
+
+
+async def test_what_was_erased_is_not_delivered_again(shop: Shop) -> None:
+    await add(shop)
+    [delivery] = await done(shop, 1)
+    [claimed] = await claim(shop)
+    await record(shop, claimed, OK)
+    await shop.store.erase(claimed.parcel.request_id, "test", NOW)
+    with pytest.raises(NotRedeliverable, match="no result any more"):
+        await shop.store.redeliver(delivery, "test", NOW)
+    assert await again(shop, [DELIVERED, CANCELED]) == 0
+
+
+async def test_an_ack_ends_a_delivery_that_had_been_given_up(shop: Shop) -> None:
+    await add(shop)
+    [dead] = await kill(shop, 1)
+    acked = await shop.store.ack([dead], "ack", NOW)
+    assert list(acked.confirmed) == [dead]
+    assert await counts(shop) == {"delivered": 1}

@@ -6,6 +6,7 @@ from tests.store.support import INVALID, NOW, Shop, line, new, sighting
 from unhurried.clock import Ms, after
 from unhurried.domain.alarms import Alarm, AlarmName
 from unhurried.domain.batch import UpstreamId
+from unhurried.domain.request import Accepted
 from unhurried.domain.states import RequestState
 
 DAY = 86_400
@@ -200,7 +201,7 @@ async def test_batches_go_once_all_their_members_have_and_their_time_is_over(sho
 async def test_old_events_go_but_for_those_of_batches_that_are_there(shop: Shop) -> None:
     await delivered(shop, 2)
     [id] = await shop.some(1)
-    await shop.store.ask_flush(None, None, NOW)
+    await shop.store.ask_flush(None, None, "test", NOW)
     await shop.store.cancel(id, "test", NOW)
     before = await shop.ask("select count(*) from events where entity <> 'batch'")
     page = await shop.store.forget_events(0, 3, days=90, now=after(NOW, 89 * DAY))
@@ -216,7 +217,7 @@ async def test_old_events_go_but_for_those_of_batches_that_are_there(shop: Shop)
 async def test_strangers_and_old_boots_are_trimmed(shop: Shop) -> None:
     await shop.store.note_stranger(UpstreamId("u1"), "another's", NOW)
     await shop.store.note_stranger(UpstreamId("u2"), "another's", after(NOW, 20 * DAY))
-    await shop.ask("insert into boots (epoch, started_at, pid, version, sqlite) values (500, 1, 1, '0', '3')")
+    await shop.ask("insert into boots (epoch, started_at, seen_at, pid, version, sqlite) values (500, 1, 1, 1, '', '')")
     await shop.store.trim(100, after(NOW, 40 * DAY))
     assert await shop.ask("select upstream_id from strangers") == [("u2",)]
     assert await shop.ask("select epoch from boots") == [(500,)]
@@ -278,3 +279,26 @@ async def test_a_forgotten_request_is_not_there_any_more(shop: Shop) -> None:
     acked = await shop.store.ack([f"{ids[0]}.1"], "ack", NOW)
     assert acked.unknown == [f"{ids[0]}.1"]
     assert RequestState.SUCCEEDED in {await shop.state(id) for id in await there(shop)}
+
+
+async def test_a_row_from_a_clock_that_was_set_back_ends_no_walk(shop: Shop) -> None:
+    await delivered(shop)
+    last = await last_row(shop)
+    await shop.ask("update deliveries set created_at = ? where seq = 1", after(NOW, 400 * DAY))
+    page = await shop.store.forget_outcomes(0, 1, retention_s=30 * DAY, unread_s=None, now=LATER)
+    assert page.more
+    await forget(shop)
+    assert await there(shop) == [last]
+
+
+async def test_a_key_that_outlives_its_request_does_not_call_it_open(shop: Shop) -> None:
+    [id] = await shop.take(new(idempotency_key="k"))
+    batch = await shop.end("u1")
+    await shop.store.store_results(batch.id, [line(batch, id)], NOW)
+    await shop.store.finish_collecting(batch.id, 100, NOW)
+    await shop.store.ack([f"{id}.1"], "ack", NOW)
+    await last_row(shop)
+    await forget(shop, after(NOW, 2 * DAY), days=1)
+    [again] = await shop.store.accept([new(after(NOW, 2 * DAY), idempotency_key="k")])
+    assert isinstance(again, Accepted)
+    assert (again.id, again.state, again.duplicate, again.state_json) == (id, None, True, b"null")

@@ -1,13 +1,14 @@
 """Deliveries to webhooks: claimed, attempted, recorded; and what a destination learns from it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.store.support import NOW, SUCCEEDED, Shop, line, new, open_shop
 from unhurried.clock import Ms, after
-from unhurried.domain.delivering import SCHEDULE_S, Delivered, Gone, Misconfigured, Outcome, TryAgain
+from unhurried.domain.delivering import SCHEDULE_S, Breaker, Delivered, Gone, Misconfigured, Outcome, TryAgain
 from unhurried.domain.states import DeliveryState
 from unhurried.store.records import Claimed, DeliveryView, Destination
 from unhurried.store.sqlite import sending
@@ -100,12 +101,41 @@ async def test_what_arrived_is_delivered_and_the_next_one_is_claimed_with_it(sho
     assert shop.store.work.delivered == 2
 
 
+async def forgive(shop: Shop, now: Ms) -> None:
+    """A pause that ends takes all that the breaker has learned with it."""
+    assert await shop.store.pause_destination(APP, "why", "test", now)
+    assert await shop.store.resume_destination(APP, "test", now)
+
+
+async def test_a_resume_of_one_that_fails_is_one_attempt_and_forgets_nothing(shop: Shop) -> None:
+    await add(shop)
+    await done(shop, 8)
+    for claimed in await claim(shop, 5):
+        await record(shop, claimed, DOWN)
+    before = (await here(shop)).breaker
+    assert (before.failures, before.failing_since, before.open_until) == (5, NOW, after(NOW, 30))
+    now = after(NOW, 1)
+    assert await claim(shop, 3, now=now) == []
+    assert await shop.store.resume_destination(APP, "test", now) is True
+    assert (await here(shop)).breaker == replace(before, open_until=now)
+    assert await shop.store.resume_destination(APP, "test", now) is False  # it may be tried already
+    [probe] = await claim(shop, 3, now=now)
+    await record(shop, probe, DOWN, now)
+    worse = (await here(shop)).breaker
+    assert (worse.failures, worse.failing_since, worse.open_until) == (6, NOW, after(now, 60))
+    [event] = [one for one in await shop.store.events(APP, 9) if one.what == "destination.resumed"]
+    assert event.detail == "one attempt now, after 5 that failed"
+    assert await shop.store.pause_destination(APP, "why", "test", now)
+    assert await shop.store.resume_destination(APP, "test", now) is True
+    assert (await here(shop)).breaker == Breaker()
+
+
 async def test_an_attempt_that_failed_is_repeated_by_the_schedule_until_it_is_dead(shop: Shop) -> None:
     await add(shop)
     [delivery] = await done(shop, 1)
     now = NOW
     for pause_s in SCHEDULE_S:
-        await shop.store.resume_destination(APP, "test", now)  # this is about the schedule, not about the breaker
+        await forgive(shop, now)  # this is about the schedule, not about the breaker
         [claimed] = await claim(shop, now=now)
         assert await record(shop, claimed, DOWN, now, go_on=True) is None
         shown = await view(shop, delivery)
@@ -114,7 +144,7 @@ async def test_an_attempt_that_failed_is_repeated_by_the_schedule_until_it_is_de
         assert await claim(shop, now=after(now, pause_s - 0.001)) == []
         now = after(now, pause_s)
         await shop.check()
-    await shop.store.resume_destination(APP, "test", now)
+    await forgive(shop, now)
     [last] = await claim(shop, now=now)
     assert last.parcel.attempt == len(SCHEDULE_S) + 1 == 10
     await record(shop, last, DOWN, now)
@@ -192,7 +222,7 @@ async def test_what_is_wrong_on_our_side_costs_no_attempt_and_is_told(shop: Shop
     [delivery] = await done(shop, 1)
     now = NOW
     for _ in range(12):  # more than there are attempts
-        await shop.store.resume_destination(APP, "test", now)
+        await forgive(shop, now)
         [claimed] = await claim(shop, now=now)
         assert claimed.parcel.attempt == 1
         await record(shop, claimed, Misconfigured(detail="the secret env:APP_SECRET is not set"), now)
@@ -309,3 +339,23 @@ async def test_destinations_are_listed_by_name_in_pages_with_what_waits_there(sh
     assert await shop.store.destination("webhook:nobody") is None
     assert await shop.store.pause_destination("pull:mine", "no", "test", NOW) is None
     assert await shop.store.resume_destination("pull:mine", "test", NOW) is None
+
+
+@pytest.mark.parametrize(
+    "outcome", [Gone(detail="410"), TryAgain(detail="429", status=429, retry_after_s=86_400, throttled=True)]
+)
+async def test_what_the_old_receiver_says_is_not_held_against_the_new_one(shop: Shop, outcome: Outcome) -> None:
+    await add(shop)
+    await done(shop, 1)
+    [claimed] = await claim(shop)
+    await shop.store.put_webhook(APP, "https://mended.test/hook", ["env:APP_SECRET"], None, "test", NOW)
+    await record(shop, claimed, outcome)
+    found = await shop.store.destination(APP)
+    assert found is not None
+    assert (found.paused_at, found.breaker) == (None, Breaker())
+
+
+async def test_a_clock_that_is_set_back_holds_up_no_delivery(shop: Shop) -> None:
+    await add(shop)
+    await done(shop, 1, now=after(NOW, 86_400))
+    assert len(await claim(shop, now=NOW)) == 1

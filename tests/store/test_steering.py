@@ -91,12 +91,14 @@ async def test_every_setting_is_a_column_and_survives_a_restart(tmp_path: Path) 
 
 
 async def test_a_paused_queue_accepts_and_forms_nothing(shop: Shop) -> None:
-    await shop.store.pause_queue("default", "the prompt is wrong", "test", NOW)
+    assert await shop.store.pause_queue("default", "the prompt is wrong", "test", NOW) is None  # a name nobody used
+    assert await shop.store.queues() == []
     await shop.some(2)
+    await shop.store.pause_queue("default", "the prompt is wrong", "test", NOW)
     await shop.some(1, queue="other")
     assert [group.requests for group in await shop.store.groups()] == [1]
     paused = await shop.store.pause_queue("default", "still wrong", "test", after(NOW, 5))
-    assert (paused.paused_at, paused.pause_reason) == (NOW, "still wrong")
+    assert paused is not None and (paused.paused_at, paused.pause_reason) == (NOW, "still wrong")
     assert await shop.store.resume_queue("default", "test", NOW) is True
     assert await shop.store.resume_queue("default", "test", NOW) is False
     assert await shop.store.resume_queue("nowhere", "test", NOW) is None
@@ -104,6 +106,37 @@ async def test_a_paused_queue_accepts_and_forms_nothing(shop: Shop) -> None:
     assert [event.what for event in await shop.store.events("default", 9)] == [
         "queue.paused", "queue.paused", "queue.resumed",
     ]  # fmt: skip
+
+
+async def test_a_flush_says_which_pause_holds_how_many(shop: Shop) -> None:
+    await shop.some(2)
+    await shop.some(1, queue="other")
+    await shop.store.pause_queue("default", "why", "test", NOW)
+    asked = await shop.store.ask_flush(None, None, "uid:7", NOW)
+    assert (asked.groups, asked.requests, asked.held) == (2, 3, {"queue default is paused: why": 2})
+    [event] = await shop.store.events("*", 9)
+    assert (event.actor, event.detail) == ("uid:7", "3 requests in 2 groups")
+    await shop.store.pause_account("401 wrong key", after(NOW, 60), "test", NOW)
+    asked = await shop.store.ask_flush("other", None, "uid:7", NOW)
+    assert asked.held == {"the account is paused: 401 wrong key": 1}
+    assert (await shop.store.ask_flush("other", None, "uid:7", after(NOW, 60))).held == {}  # it is tried again
+
+
+async def test_the_account_is_paused_since_the_first_refusal(shop: Shop) -> None:
+    await shop.store.pause_account("401", after(NOW, 60), "test", NOW)
+    await shop.store.pause_account("401", after(NOW, 180), "test", after(NOW, 60))
+    account = (await shop.store.status()).account
+    assert account is not None and account.paused_at == NOW
+
+
+async def test_events_since_a_time_are_the_last_ones_of_these(shop: Shop) -> None:
+    await shop.some(1)
+    for second in range(4):
+        await shop.store.pause_queue("default", f"reason {second}", "test", after(NOW, second))
+    found = await shop.store.events("default", 9, after(NOW, 2))
+    assert [event.detail for event in found] == ["reason 2", "reason 3"]
+    assert [event.detail for event in await shop.store.events(None, 1, NOW)] == ["reason 3"]
+    assert await shop.store.events(None, 9, after(NOW, 4)) == []
 
 
 # Retries

@@ -48,6 +48,7 @@ def test_a_drained_daemon_finishes_its_work_and_stops(scene: Stage) -> None:
 
 def test_a_drain_that_cannot_end_says_why_and_is_over_after_a_restart(scene: Stage) -> None:
     scene.start()
+    scene.run("queues", "set", "held", "priority=1")  # there is none of that name yet, and a pause makes none
     scene.run("queues", "pause", "held", "--reason", "the prompt is wrong")
     scene.submit(3, "held")
     done = scene.run("drain", "--wait", "--timeout", "1", expect=4)

@@ -45,11 +45,16 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # click makes a plain 1 of it
+            raise ended.__context__ from None
+        raise
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "unhurried"
         says = error.format_message() if hasattr(error, "format_message") else str(error)
-        _say(f"{says.rstrip('.')}: `{path} --help` shows how")
+        mark = "" if says.endswith("?") else ":"
+        _say(f"{says.rstrip('.')}{mark} `{path} --help` shows how")
         return int(getattr(error, "exit_code", 1))
     return code if isinstance(code, int) else 0
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -13,6 +13,9 @@ from unhurried.cli.output import json_out, say, table
 
 if TYPE_CHECKING:
     from unhurried.client import Client
+
+
+NOT_YET: Final = "it is in a batch that is not finished: cancel it, wait until upstream has answered, and erase it then"
 
 
 def retry(
@@ -55,6 +58,8 @@ def retry(
         if ids:
             return _by_id(client, ids, max_wait, json)
         told = _by_filter(client, filter, max_wait, dry_run=not yes)
+        if queue is not None and not told["found"]:
+            client.queue(queue)  # raises, with the names of those that there are
     if json:
         json_out(told)
     elif not told["found"]:
@@ -95,11 +100,14 @@ def erase(
     told: list[dict[str, Any]] = []
     with daemon(socket) as client:
         for id_ in ids:
-            if not yes:
-                told.append(client.get(id_))
-                continue
             try:
-                told.append(client.erase(id_))
+                if yes:
+                    told.append(client.erase(id_))
+                elif (view := _erasable(client, id_)) is not None:
+                    told.append(view)
+                else:
+                    failed += 1
+                    say(f"unhurried: request {id_} cannot be erased now: {NOT_YET}")
             except QueueError as error:
                 if error.status not in (404, 409):
                     raise
@@ -110,10 +118,18 @@ def erase(
     elif not yes:
         for view in told:
             print(f"{view['id']}  {view['state']}  {view['queue']}  {view['params_bytes']:,} bytes of params")
-        say("nothing was erased yet: repeat it with --yes")
+        if told:
+            say("nothing was erased yet: repeat it with --yes")
     else:
         _tell_erased(told)
     return NO if failed else OK
+
+
+def _erasable(client: "Client", id_: str) -> dict[str, Any] | None:
+    """The request, unless upstream owes an answer for it: then the daemon would refuse."""
+    view = client.get(id_)
+    owed = view["state"] in ("assigned", "submitted") or any(one["state"] == "open" for one in client.attempts(id_))
+    return None if owed else view
 
 
 def _tell_erased(told: Sequence[Mapping[str, Any]]) -> None:

@@ -1,13 +1,15 @@
 """``unhurried deliveries list|show|redeliver``."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
 
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
+from unhurried.cli.destinations import full_name
 from unhurried.cli.exits import NO, OK, USAGE, CliError
 from unhurried.cli.moments import since as moment
-from unhurried.cli.output import age, fields, json_line, json_out, say, table
+from unhurried.cli.output import age, counted, fields, json_line, json_out, say, table
 
 PAGE: Final = 1_000
 SinceOption = Annotated[
@@ -16,7 +18,9 @@ SinceOption = Annotated[
 
 
 def list_(
-    destination: Annotated[str | None, typer.Option(help="Only to this destination.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="Only to this destination; NAME is short for webhook:NAME.")
+    ] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="Only in this state: pending, sending, delivered, dead, canceled.")
     ] = None,
@@ -38,7 +42,7 @@ def list_(
     with daemon(socket) as client:
         while len(found) < limit:
             page, cursor = client.deliveries(
-                destination=destination,
+                destination=full_name(destination) if destination is not None else None,
                 states=state or (),
                 since=from_,
                 limit=min(PAGE, limit - len(found)),
@@ -54,7 +58,7 @@ def list_(
     columns = ("id", "destination", "state", "queue", "custom_id", "attempts", "age", "next", "last error")
     rows = [
         (one["id"], one["destination"], one["state"], one["queue"], one["custom_id"], one["attempts"],
-         age(one["created_at"]), age(one["due_at"]) if one["state"] == "pending" else "", one["last_error"])
+         age(one["created_at"]), _next(one), one["last_error"])
         for one in found
     ]  # fmt: skip
     table(columns, rows, right=("attempts", "age", "next"))
@@ -104,7 +108,9 @@ def show(
 
 def redeliver(
     delivery_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="This one, at once.")] = None,
-    destination: Annotated[str | None, typer.Option(help="Those to this destination.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="Those to this destination; NAME is short for webhook:NAME.")
+    ] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="dead, pending, delivered; may be repeated. Else those that are dead.")
     ] = None,
@@ -131,6 +137,7 @@ def redeliver(
             raise CliError("--state and --since go with --destination", USAGE)
         return _one(delivery_id, json, socket)
     assert destination is not None
+    destination = full_name(destination)
     states, from_ = state or ["dead"], moment(since)
     with daemon(socket) as client:
         count = client.redeliver_many(destination, states=states, since=from_, dry_run=not yes)
@@ -139,10 +146,18 @@ def redeliver(
     elif not count:
         print("there are no such deliveries")
     elif yes:
-        print(f"{count:,} results are delivered again to {destination}")
+        print(f"{counted(count, 'result')} delivered again to {destination}")
     else:
         say(f"{count:,} would be delivered again to {destination}; nothing was done yet: repeat it with --yes")
     return OK
+
+
+def _next(one: Mapping[str, Any]) -> str:
+    """When a pending one is tried; the breaker of its destination may still hold it back."""
+    if one["state"] != "pending":
+        return ""
+    when = age(one["due_at"])
+    return when if when.startswith("in ") else "due"
 
 
 def _one(delivery_id: str, json: bool, socket: Any) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
 from unhurried.cli.exits import CANNOT_CREATE, NO, OK, CliError
-from unhurried.cli.output import age, fields, json_line, json_out, say, table
+from unhurried.cli.output import age, counted, fields, json_line, json_out, say, table
 
 WEBHOOK: Final = "webhook:"
 SECRET_BYTES: Final = 32
@@ -63,7 +63,7 @@ def show(name: DestinationName, json: JsonOption = False, socket: SocketOption =
     unhurried destinations show webhook:app
     """
     with daemon(socket) as client:
-        found = client.destination(_full(name))
+        found = client.destination(full_name(name))
         events = client.events(found["name"], limit=10)
     if json:
         json_out({**found, "events": events})
@@ -100,16 +100,16 @@ def add(
     unhurried destinations add app https://app.example.com/results --secret env:APP_NEW --secret env:APP_OLD
     unhurried destinations add app http+unix://%2Frun%2Fapp%2Fapp.sock/results
     """
-    full = _full(name)
+    full = full_name(name)
     references = list(secret or ())
     if generate_secret is not None:
         references.insert(0, f"file:{_generated(generate_secret)}")
-    from unhurried.client import DaemonDown, QueueError
+    from unhurried.client import DaemonDown, DaemonForbidden, QueueError
 
     with daemon(socket) as client:
         try:
             found = client.put_webhook(full, url, secrets=references, concurrency=concurrency)
-        except (QueueError, DaemonDown):
+        except (QueueError, DaemonDown, DaemonForbidden):
             if generate_secret is not None:
                 generate_secret.unlink()  # nothing names it
             raise
@@ -140,7 +140,7 @@ def pause(
     \b
     unhurried destinations pause webhook:app --reason "it moves"
     """
-    full = _full(name)
+    full = full_name(name)
     with daemon(socket) as client:
         paused = client.pause_destination(full, reason)
     if json:
@@ -153,18 +153,20 @@ def pause(
 def resume(name: DestinationName, json: JsonOption = False, socket: SocketOption = None) -> int:
     """End the pause of a webhook, whoever made it, and try it at once.
 
+    One that is failing, and not paused, is tried once now; its failures are forgotten when that works.
+
     \b
     unhurried destinations resume webhook:app
     """
-    full = _full(name)
+    full = full_name(name)
     with daemon(socket) as client:
         resumed = client.resume_destination(full)
     if json:
         json_out({"resumed": resumed})
     elif not resumed:
-        raise CliError(f"{full} was not paused", NO)
+        raise CliError(f"{full} is not paused, and no attempt is put off", NO)
     else:
-        print(f"{full} is open again")
+        print(f"{full} is tried now")
     return OK
 
 
@@ -176,7 +178,7 @@ def try_out(name: DestinationName, json: JsonOption = False, socket: SocketOptio
     \b
     unhurried destinations test webhook:app
     """
-    full = _full(name)
+    full = full_name(name)
     with daemon(socket) as client:
         told = client.test_destination(full)
     arrived = told["outcome"] == "delivered"
@@ -196,7 +198,8 @@ def try_out(name: DestinationName, json: JsonOption = False, socket: SocketOptio
     return OK if arrived else NO
 
 
-def _full(name: str) -> str:
+def full_name(name: str) -> str:
+    """``orders`` is short for ``webhook:orders``."""
     return name if ":" in name else WEBHOOK + name
 
 
@@ -211,7 +214,19 @@ def _why(one: Mapping[str, Any]) -> str:
     if not one["failures"]:
         return ""
     again = f", tried again {age(one['open_until'])}" if one["open_until"] else ""
-    return f"{one['failures']:,} failures in a row, since {age(one['failing_since'])}{again}"
+    return f"{counted(one['failures'], 'failure')} in a row for {age(one['failing_since'])}{again}"
+
+
+def _next(one: Mapping[str, Any]) -> str | None:
+    """When something is due there, and it may be tried."""
+    due_at: str | None = one["next_due_at"]
+    if due_at is None:
+        return None
+    if one["paused_at"] is not None:
+        return f"once it is resumed (unhurried destinations resume {one['name']})"
+    at = max(due_at, one["open_until"] or due_at)
+    when = age(at)
+    return f"{at} ({when})" if when.startswith("in ") else f"now, due since {at}"
 
 
 def _tell(one: Mapping[str, Any]) -> None:
@@ -224,7 +239,7 @@ def _tell(one: Mapping[str, Any]) -> None:
             ("secrets", ", ".join(one["secrets"])),
             ("concurrency", one["concurrency"]),
             ("deliveries", ", ".join(f"{n:,} {state}" for state, n in sorted(one["deliveries"].items()))),
-            ("next attempt", one["next_due_at"]),
+            ("next attempt", _next(one)),
             ("since", one["created_at"]),
         ]
     )

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from unhurried.cli.connection import JsonOption, load_settings
-from unhurried.cli.exits import DATABASE, NO, OK, USAGE, CliError
-from unhurried.cli.output import json_out
+from unhurried.cli.connection import JsonOption, database_path
+from unhurried.cli.exits import DATABASE, NO, OK, CliError
+from unhurried.cli.output import counted, json_out
 
 
 def doctor(
@@ -24,9 +24,7 @@ def doctor(
     \b
     unhurried doctor --database /var/lib/unhurried/unhurried.db
     """
-    path = database or load_settings().database
-    if not path.is_file():
-        raise CliError(f"there is no database at {path}: name one with --database, or run `unhurried serve`", USAGE)
+    path = database_path(database)
     from unhurried.store import StoreUnusable
     from unhurried.store.sqlite.doctor import examine
 
@@ -41,8 +39,8 @@ def doctor(
         print(f"{path}: every invariant holds")
         return OK
     for complaint in complaints:
-        print(f"{complaint.invariant}: {complaint.says} ({complaint.count:,} times)")
+        print(f"{complaint.invariant}: {complaint.says} ({counted(complaint.count, 'time')})")
         for example in complaint.examples:
             print(f"    {example}")
-    print(f"{path}: {len(complaints)} of the invariants do not hold")
+    print(f"{path}: {counted(len(complaints), 'invariant')} broken")
     return NO

@@ -8,7 +8,7 @@ import typer
 
 from unhurried.cli.connection import JsonOption, SocketOption, daemon
 from unhurried.cli.exits import NOT_EMPTY, OK
-from unhurried.cli.output import duration, json_out, say
+from unhurried.cli.output import counted, duration, json_out, say
 
 LOOK_S: Final = 1.0
 
@@ -81,5 +81,9 @@ def _until_empty(look: Callable[[], dict[str, Any]], timeout_s: float | None) ->
 
 
 def _left(told: Mapping[str, Any]) -> str:
-    names = {"queued": "queued", "sent": "sent", "open_batches": "open batches", "to_push": "to push"}
-    return ", ".join(f"{told[key]:,} {name}" for key, name in names.items() if told[key]) or "nothing"
+    parts = [f"{told[key]:,} {key}" for key in ("queued", "sent") if told[key]]
+    if told["open_batches"]:
+        parts.append(counted(told["open_batches"], "open batch", "open batches"))
+    if told["to_push"]:
+        parts.append(f"{told['to_push']:,} to push")
+    return ", ".join(parts) or "nothing"

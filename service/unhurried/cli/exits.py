@@ -18,7 +18,7 @@ UNREACHABLE: Final = 69
 BUG: Final = 70
 """An error of the program."""
 CANNOT_CREATE: Final = 73
-"""The socket, its folder or the database file cannot be made or written."""
+"""The socket, its folder or the database file cannot be made or written, or may not be used."""
 TAKEN: Final = 75
 """Another daemon holds the database."""
 SETTINGS: Final = 78

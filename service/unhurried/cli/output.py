@@ -65,6 +65,11 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> None:
         print(f"{name:<{width}}  {value}")
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """``1 group``, ``2 groups``, ``1,000 batches``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def age(moment: str | None, now: datetime | None = None) -> str:
     """``4 m`` since ``moment``, or ``in 4 m``; nothing for none."""
     if moment is None:

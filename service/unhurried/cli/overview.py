@@ -136,11 +136,15 @@ def _facts(told: Mapping[str, Any], now: datetime) -> Iterator[Line]:
         "waiting": _waiting(told, now),
         "to hand over": _deliveries(told, now),
         "storage": _storage(told.get("storage") or {}),
-        "daemon": _process(process) if process else "not running",
+        "daemon": _process(process) if process else _silent(told.get("held_by")),
         "loops": _loops(process),
     }
     width = max(map(len, facts))
     yield from (Line(f"{name:<{width}}  {text}") for name, text in facts.items() if text)
+
+
+def _silent(held_by: str | None) -> str:
+    return f"pid {held_by} holds the database and does not answer" if held_by else "not running"
 
 
 def _waiting(told: Mapping[str, Any], now: datetime) -> str:

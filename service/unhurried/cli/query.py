@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unhurried.cli.connection import JsonOption, load_settings
+from unhurried.cli.connection import JsonOption, database_path
 from unhurried.cli.exits import DATABASE, OK, USAGE, CliError
 from unhurried.cli.output import json_line, say, table
 
@@ -31,9 +31,9 @@ def query(
     \b
     unhurried query "select * from v_open_batches"
     """
-    path = database or load_settings().database
-    if not path.is_file():
-        raise CliError(f"there is no database at {path}: name one with --database, or run `unhurried serve`", USAGE)
+    if not sql.strip():
+        raise CliError("there is no statement: `unhurried query` alone names the views", USAGE)
+    path = database_path(database)
     from unhurried.store import StoreUnusable
     from unhurried.store.sqlite import peek
 
@@ -42,7 +42,7 @@ def query(
     except peek.BadQuery as error:
         raise CliError(f"SQLite does not run this: {error}", USAGE) from None
     except StoreUnusable as error:
-        raise CliError(str(error), DATABASE) from None
+        raise CliError(str(error), getattr(error, "exit_code", DATABASE)) from None
     if json:
         for row in answer.rows:
             json_line(dict(zip(answer.columns, map(_text, row), strict=True)))

@@ -52,6 +52,8 @@ def list_(
             found += page
             if cursor is None:
                 break
+        if queue is not None and not found:
+            client.queue(queue)  # raises, with the names of those that there are
     if json:
         for view in found:
             json_line(view)
@@ -76,8 +78,19 @@ def show(request_id: RequestId, json: JsonOption = False, socket: SocketOption =
     \b
     unhurried requests show 0198f0c2-5b1e-7c3a-9d5e-0a6f6f3f2c11
     """
+    from unhurried.client import QueueError
+
     with daemon(socket) as client:
-        view = client.get(request_id)
+        try:
+            view = client.get(request_id)
+        except QueueError as error:
+            if error.status != 404 or _is_id(request_id):
+                raise
+            raise CliError(
+                f"{request_id!r} is not the id of a request; to look for a custom_id:"
+                f" `unhurried requests list --custom-id {request_id}`",
+                NO,
+            ) from None
         attempts = client.attempts(request_id)
         events = client.events(request_id)
         batch = client.batch(view["batch"]) if view.get("batch") else None
@@ -103,7 +116,7 @@ def show(request_id: RequestId, json: JsonOption = False, socket: SocketOption =
             ("erased", _moment(view.get("erased_at"))),
             ("finished", _moment(view["finished_at"])),
             ("attempts", f"{view['attempts']} of {view['attempts_max']}, generation {view['generation']}"),
-            ("batch", f"{batch['id']} ({batch['state']}, upstream {batch['upstream_id']})" if batch else None),
+            ("batch", _batch(batch) if batch else None),
             ("delivery", f"{view['delivery'] or 'none yet'} to {view['deliver_to']}"),
         ]
     )
@@ -141,6 +154,21 @@ def cancel(request_id: RequestId, json: JsonOption = False, socket: SocketOption
     else:
         print(f"it is {view['state']}: flagged, it will not be sent again; if upstream answers, that is its outcome")
     return OK
+
+
+def _is_id(text: str) -> bool:
+    import uuid
+
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _batch(batch: Mapping[str, Any]) -> str:
+    upstream = f"upstream {batch['upstream_id']}" if batch["upstream_id"] else "upstream has not confirmed it"
+    return f"{batch['id']} ({batch['state']}, {upstream})"
 
 
 def _attempt(attempt: Mapping[str, Any]) -> str:

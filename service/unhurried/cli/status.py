@@ -4,11 +4,10 @@ import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
-from unhurried.cli.connection import JsonOption, NotRunning, SocketOption, daemon, database_path
-from unhurried.cli.exits import OK, UNREACHABLE, CliError
+from unhurried.cli.connection import START, JsonOption, NoAnswer, SocketOption, daemon, database_path, load_settings
+from unhurried.cli.exits import OK, UNREACHABLE, USAGE, CliError
 from unhurried.cli.output import json_out, say
 from unhurried.cli.overview import Room, overview
 
@@ -19,8 +18,8 @@ def status(json: JsonOption = False, socket: SocketOption = None) -> int:
     """Show the queue at a glance.
 
     What is wrong and what to do about it, then requests by queue and state, open batches, destinations that wait or
-    fail, and the daemon itself. While it is down this is read from the database of the settings, and the exit code is
-    69 all the same.
+    fail, and the daemon itself. While it does not answer this is read from the database of the settings, and the exit
+    code is 69 all the same.
 
     \b
     unhurried status --json
@@ -28,13 +27,8 @@ def status(json: JsonOption = False, socket: SocketOption = None) -> int:
     try:
         with daemon(socket) as client:
             told = client.status()
-    except NotRunning as error:
-        path = database_path()
-        if path is None:
-            raise
-        told = _peek(path, error)
-        say(f"unhurried: {error}")
-        say(f"unhurried: the daemon is not running; this is what the database says ({path})")
+    except NoAnswer as error:
+        told = _peek(error)
         code = UNREACHABLE
     else:
         code = OK
@@ -45,23 +39,42 @@ def status(json: JsonOption = False, socket: SocketOption = None) -> int:
     return code
 
 
-def _peek(path: Path, down: CliError) -> dict[str, Any]:
-    """What the daemon would tell, but for itself: that is null, and ``database`` says where this comes from."""
+def _peek(down: NoAnswer) -> dict[str, Any]:
+    """What the daemon would tell, but for itself: that is null, ``held_by`` is the pid of whoever holds the database,
+    and ``database`` says where this comes from. Raises ``CliError`` when that cannot be told either."""
     import asyncio
 
     import msgspec
 
     from unhurried.store import StoreUnusable
     from unhurried.store.sqlite.peek import peek
+    from unhurried.store.sqlite.place import holder
 
     try:
+        path = database_path(None)
         status = asyncio.run(peek(path))
+        held = holder(path)
     except StoreUnusable as unusable:
-        raise CliError(f"{down}. Nor can the database be read: {unusable}", UNREACHABLE) from None
+        raise CliError(f"{down.why}; and the database cannot be read: {unusable}", UNREACHABLE) from None
+    except PermissionError as error:
+        says = f"{down.why}; and no permission for {error.filename}: run this as the daemon's user"
+        raise CliError(says, UNREACHABLE) from None
+    except CliError as nowhere:
+        if nowhere.code != USAGE:
+            raise CliError(f"{down.why}; and {nowhere}", UNREACHABLE) from None
+        says = f"{down.why}; nor is there a database at {load_settings().database}"
+        do = "set UNHURRIED_SOCKET and UNHURRIED_DATABASE to where they are (`unhurried config` shows them)"
+        raise CliError(f"{says}: {do}, or {START}", UNREACHABLE) from None
+    if held is None:
+        why = "the daemon is not running"
+    else:
+        why = f"a daemon (pid {held.pid}) holds the database, but does not answer there"
+    say(f"unhurried: {down.why}")
+    say(f"unhurried: {why}; this is what the database says ({path})")
     told: dict[str, Any] = _with_times(msgspec.to_builtins(status))
     for batch in told["open_batches"]:
         del batch["attempts_by_state"], batch["events"]  # the daemon tells them of a single batch only
-    return {**told, "daemon": None, "database": str(path)}
+    return {**told, "daemon": None, "held_by": held and held.pid, "database": str(path)}
 
 
 def _with_times(value: Any, name: str = "") -> Any:

@@ -92,7 +92,7 @@ def _run(
         elif options.collect:
             sink = ResultStream()
         client, stages = closing.enter_context(Client(path)), closing.enter_context(Stages())
-        patience = Patience(lambda text: stages.say(f"unhurried: {text}"))
+        patience = Patience(lambda text: stages.say(f"unhurried: {text}"), socket=path)
         lines = envelopes(source, found.destination, options)
         handed = hand_in(client, lines, found.lines, sink, patience, stages.at)
         if flush:

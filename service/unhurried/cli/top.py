@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from unhurried.cli.connection import START_IT, NotRunning, SocketOption, socket_path
-from unhurried.cli.exits import OK, UNREACHABLE
+from unhurried.cli.connection import WITHOUT_IT, SocketOption, socket_path
+from unhurried.cli.exits import OK, UNREACHABLE, CliError
 from unhurried.cli.output import console
 from unhurried.cli.overview import Line, Room, overview
 
@@ -86,7 +86,7 @@ def _print(path: Path, interval_s: float, frames: int) -> None:
             print()
         after = _look(path)
         if isinstance(after, str):
-            raise NotRunning(f"{after}. {START_IT}", UNREACHABLE)
+            raise CliError(f"{after}. {WITHOUT_IT}", UNREACHABLE)
         for line in frame(before, after, Room()):
             print(line.text)
         before = after
@@ -133,6 +133,8 @@ def _look(path: Path) -> Look | str:
     try:
         status, body = get(path, "/queue/status", ANSWER_S)
         told = msgspec.json.decode(body, type=dict[str, Any])
+    except PermissionError:
+        return f"no permission to connect to {path}: you are not in the group of the socket or its folder"
     except OSError as error:
         return f"no daemon answers at {path}: {error.strerror or error}"
     except ValueError as error:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from unhurried.cli.connection import START_IT
+from unhurried.cli.connection import unreachable
 from unhurried.cli.exits import NO, UNREACHABLE, CliError
 from unhurried.cli.jobfile import Envelope
 from unhurried.cli.resultfile import New, ResultSink
@@ -65,11 +66,18 @@ class Patience:
     """Bears a daemon that restarts, drains or has no room, for a while; before the first success not at all."""
 
     def __init__(
-        self, say: Callable[[str], None], *, limit_s: float = 600.0, sleep: Callable[[float], None] = time.sleep
+        self,
+        say: Callable[[str], None],
+        *,
+        limit_s: float = 600.0,
+        sleep: Callable[[float], None] = time.sleep,
+        socket: Path | None = None,
     ) -> None:
+        """``socket``: where the daemon should be, for the advice when it is not."""
         self._say = say
         self._limit_s = limit_s
         self._sleep = sleep
+        self._socket = socket
         self._reached = False
         self._since: float | None = None
         self._pause_s = 0.0
@@ -82,7 +90,9 @@ class Patience:
             try:
                 value = act()
             except DaemonUnreachable as error:
-                self._bear(str(error), None, UNREACHABLE, bearable=self._reached)
+                if not self._reached:
+                    raise unreachable(error, self._socket) from None
+                self._bear(str(error), None, UNREACHABLE, bearable=True)
             except QueueError as error:
                 self._bear(f"{error} [{error.code}]", error.retry_after_s, NO, bearable=error.retry_after_s is not None)
             else:
@@ -94,8 +104,7 @@ class Patience:
     def _bear(self, why: str, after_s: float | None, code: int, *, bearable: bool) -> None:
         now = time.monotonic()
         if not bearable:
-            hint = f". {START_IT}" if code == UNREACHABLE else ""
-            raise CliError(why + hint, code)
+            raise CliError(why, code)
         if self._since is None:
             self._since, self._pause_s = now, 0.2
             self._say(f"{why}; trying again for up to {self._limit_s / 60:.0f} minutes")

@@ -20,8 +20,9 @@ CUSTOM_ID: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 QUEUE_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 PULL_NAME: Final = re.compile(r"pull:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
 WEBHOOK_NAME: Final = re.compile(r"webhook:[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
-VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+VERSION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 BETA: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}")
+BETAS_MAX: Final = 20
 IDEMPOTENCY_KEY_MAX: Final = 255
 METADATA_BYTES_MAX: Final = 16_384
 PRIORITY_MIN, PRIORITY_MAX = -9, 9
@@ -112,11 +113,17 @@ class NewRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The answer to a request: its id. ``duplicate`` when the same idempotency key had brought it before."""
+    """The answer to a request: its id. ``duplicate`` when the same idempotency key had brought it before; ``state`` is
+    None then if it was finished and has been deleted since."""
 
     id: str
-    state: RequestState
+    state: RequestState | None
     duplicate: bool = False
+
+    @property
+    def state_json(self) -> bytes:
+        """Put together, not encoded: it is part of every answer to an accept."""
+        return b'"%s"' % self.state.encode() if self.state is not None else b"null"
 
 
 class KeyConflict(msgspec.Struct, frozen=True):
@@ -277,6 +284,9 @@ def betas(given: str | list[str]) -> str:
     for name in names:
         if not BETA.fullmatch(name):
             raise Refusal("invalid_request", f"anthropic_beta {name[:80]!r} is not a beta name", "anthropic_beta")
+    if len(set(names)) > BETAS_MAX:  # they travel in a header, and a batch that upstream cannot read comes back whole
+        says = f"{len(set(names))} names in anthropic_beta; the limit is {BETAS_MAX}"
+        raise Refusal("invalid_request", says, "anthropic_beta")
     return ",".join(sorted(set(names)))
 
 

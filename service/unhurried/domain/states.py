@@ -134,6 +134,7 @@ TRANSITIONS: Final[dict[type[StrEnum], frozenset[tuple[StrEnum, StrEnum]]]] = {
             (_D.SENDING, _D.DELIVERED),
             (_D.SENDING, _D.DEAD),
             (_D.SENDING, _D.CANCELED),  # its request was sent again or erased while a caller had it in hand
+            (_D.DEAD, _D.DELIVERED),  # its caller had it all the same, and says so
             (_D.DEAD, _D.CANCELED),  # delivered again: the new delivery takes its place
         }
     ),

@@ -112,7 +112,7 @@ def _outcome_of_error(answer: ErrorAnswer) -> Outcome:
             retry_after_s=answer.retry_after_s,
             until_next_month=answer.retry_after_s is None and answer.error_code in _UNTIL_NEXT_MONTH,
         )
-    if answer.status in (400, 422):
+    if answer.status in (400, 414, 422, 431):
         return _outcome_of_bad_request(answer, detail)
     return Unknown(detail=detail)
 

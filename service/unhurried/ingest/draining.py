@@ -43,6 +43,8 @@ class Draining:
     ) -> None:
         """``stop`` ends the daemon as a signal would."""
         self.since: Ms | None = None
+        self.actor = ""
+        """Who began it."""
         self.stop = stop
         self._store = store
         self._steering = steering
@@ -56,7 +58,7 @@ class Draining:
         if self.since is None:
             now = self._clock.now()
             await self._steering.note_drain(True, actor, now)
-            self.since = now
+            self.since, self.actor = now, actor
         self._flusher.ring()
 
     async def end(self, actor: str) -> bool:

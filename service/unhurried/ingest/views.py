@@ -19,10 +19,11 @@ RawObject = Annotated[Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 
 
 class AcceptedRequest(msgspec.Struct):
-    """``duplicate``: the same idempotency key had brought it before."""
+    """``duplicate``: the same idempotency key had brought it before; ``state`` is null if that one was finished and has
+    been deleted since."""
 
     id: str
-    state: RequestState
+    state: RequestState | None
     duplicate: bool
 
 
@@ -118,9 +119,19 @@ class Acked(msgspec.Struct):
     unknown: Sequence[str]
 
 
-class Flushed(msgspec.Struct):
+class Held(msgspec.Struct, kw_only=True):
+    """``by`` says in words what is paused."""
+
+    by: str
+    requests: int
+
+
+class Flushed(msgspec.Struct, kw_only=True):
+    """``requests`` are all that no longer linger, ``held`` those of them that a pause keeps from being sent."""
+
     groups: int
     requests: int
+    held: list[Held]
 
 
 class Resumed(msgspec.Struct):
@@ -174,9 +185,12 @@ class Batches(msgspec.Struct):
 
 
 class Account(msgspec.Struct, kw_only=True):
+    """``paused_at``: since when, however often the pause was renewed."""
+
     base_url: str
     workspace: str | None
     paused: bool
+    paused_at: Time | None
     paused_until: Time | None
     pause_reason: str | None
     refusals: int
@@ -188,15 +202,22 @@ class Upstream(msgspec.Struct, kw_only=True):
     simulator: bool
 
 
+class Draining(msgspec.Struct, kw_only=True):
+    since: Time
+    actor: str
+
+
 class DaemonStatus(msgspec.Struct, kw_only=True):
-    """This process. ``loops``: seconds since each last finished a step, ``hanging`` those that should have by now.
-    ``counts``: what it ``accepted``, ``finished`` and ``delivered`` since its start."""
+    """This process. ``draining``: since when nothing new is accepted, and at whose word; null when it is. ``loops``:
+    seconds since each last finished a step, ``hanging`` those that should have by now. ``counts``: what it
+    ``accepted``, ``finished`` and ``delivered`` since its start."""
 
     version: str
     epoch: int
     uptime_s: float
     pid: int
     upstream: Upstream
+    draining: Draining | None
     memory: Mapping[str, int]
     stall: Mapping[str, float]
     loops: Mapping[str, float]
@@ -373,6 +394,11 @@ def acked(acked: records.Acked) -> Acked:
     return Acked(confirmed=acked.confirmed, already=acked.already, unknown=acked.unknown)
 
 
+def flushed(found: records.Flushed) -> Flushed:
+    held = [Held(by=by, requests=requests) for by, requests in found.held.items()]
+    return Flushed(groups=found.groups, requests=found.requests, held=held)
+
+
 def event(event: records.Event) -> Event:
     return Event(
         seq=event.seq,
@@ -478,6 +504,7 @@ def _account(account: records.Account) -> Account:
         base_url=account.base_url,
         workspace=account.workspace,
         paused=account.paused,
+        paused_at=_time(account.paused_at),
         paused_until=_time(account.paused_until),
         pause_reason=account.pause_reason,
         refusals=account.refusals,

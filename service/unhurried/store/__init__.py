@@ -1,4 +1,4 @@
-"""All SQL. ``contract`` says what the other rooms may ask for, in intents, and ``records`` and ``errors`` are its words;
+"""All SQL. ``contract`` says what the other rooms may ask for, in intents; ``records`` and ``errors`` are its words;
 ``sqlite`` answers."""
 
 from unhurried.store.contract import Store

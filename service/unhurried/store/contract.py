@@ -89,7 +89,7 @@ class IngestStore(Protocol):
 
     async def ack(self, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acked: ...
 
-    async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> Flushed: ...
+    async def ask_flush(self, queue: str | None, model: str | None, actor: str, now: Ms) -> Flushed: ...
 
     async def batches(self, *, open_only: bool, before: str | None, limit: int) -> Sequence[BatchView]:
         """Newest first, those made before batch id ``before``."""
@@ -97,8 +97,8 @@ class IngestStore(Protocol):
 
     async def batch(self, batch_id: BatchId) -> BatchView | None: ...
 
-    async def events(self, entity_id: str | None, limit: int) -> Sequence[Event]:
-        """The last ``limit`` ones, oldest of them first."""
+    async def events(self, entity_id: str | None, limit: int, since: Ms | None = None) -> Sequence[Event]:
+        """The last ``limit`` ones, oldest of them first, without what was before ``since``."""
         ...
 
     async def status(self) -> Status: ...
@@ -131,7 +131,8 @@ class DestinationStore(Protocol):
         ...
 
     async def resume_destination(self, name: str, actor: str, now: Ms) -> bool | None:
-        """End a pause, whoever made it, and close the breaker. False: there was nothing to end."""
+        """End a pause, whoever made it, and forget the failures before it. One that is not paused is tried once, now,
+        and nothing is forgotten. False: there was nothing to end."""
         ...
 
     async def deliveries(self, filter: DeliveryFilter, cursor: str | None, limit: int) -> DeliveryPage: ...
@@ -162,7 +163,9 @@ class SteeringStore(Protocol):
         """Store settings that were checked (``domain.queue.check_changes``); the queue is made if it is new."""
         ...
 
-    async def pause_queue(self, name: str, reason: str, actor: str, now: Ms) -> Queue: ...
+    async def pause_queue(self, name: str, reason: str, actor: str, now: Ms) -> Queue | None:
+        """None: there is no such queue."""
+        ...
 
     async def resume_queue(self, name: str, actor: str, now: Ms) -> bool | None:
         """False: it was not paused; None: there is no such queue."""
@@ -401,6 +404,10 @@ class KeeperStore(Protocol):
 
     async def paused_since(self) -> Ms | None:
         """Since when the account has been paused, however often the pause was renewed."""
+        ...
+
+    async def record_alive(self, now: Ms) -> None:
+        """Write down that this boot is at work, for whoever looks at the database after it has died."""
         ...
 
     async def record_alarms(self, current: Sequence[Alarm], now: Ms) -> tuple[Sequence[Alarm], Sequence[Alarm]]:

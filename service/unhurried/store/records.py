@@ -105,8 +105,11 @@ class Acked:
 
 @dataclass(frozen=True, kw_only=True)
 class Flushed:
+    """``held``: how many of the requests a pause keeps from being sent, by what is paused, in words."""
+
     groups: int
     requests: int
+    held: Mapping[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +154,13 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Where upstream work is paid. ``paused_until`` None while ``paused``: until an operator resumes."""
+    """Where upstream work is paid. ``paused_until`` None while ``paused``: until an operator resumes. ``paused_at``, in
+    a ``Status`` only: since when, however often the pause was renewed."""
 
     base_url: str
     workspace: str | None
     paused: bool
+    paused_at: Ms | None = None
     paused_until: Ms | None
     pause_reason: str | None
     refusals: int
@@ -263,7 +268,8 @@ class Work:
 @dataclass(frozen=True, kw_only=True)
 class Destination:
     """Where results go. ``url``, ``secrets`` (references, never a secret) and ``concurrency`` (None: the daemon's
-    default) are those of a webhook; ``deliveries`` counts by state, ``next_due_at`` is of those that are pending."""
+    default) are those of a webhook; ``deliveries`` counts by state, ``next_due_at`` is of those that are pending,
+    0 where one is due at once."""
 
     id: int
     name: str

@@ -11,7 +11,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from unhurried.clock import Clock, Ms, seconds_between
+from unhurried.clock import Clock, Ms, rfc3339, seconds_between
 from unhurried.domain.batch import Batch
 from unhurried.domain.submitting import (
     Created,
@@ -158,7 +158,7 @@ class Submission:
         now = self._clock.now()
         until = pause_until(refused, account.refusals, self._pauses, now)
         await self._store.pause_account(refused.detail, until, "submission", now)
-        log.warning("account.paused", detail=refused.detail, until=until)
+        log.warning("account.paused", detail=refused.detail, until=rfc3339(until) if until is not None else None)
 
 
 def _as_refusal(trouble: UpstreamTrouble) -> Refused:

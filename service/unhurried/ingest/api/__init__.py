@@ -4,7 +4,7 @@ One module for each thing that routes are about; its ``add_routes`` adds them. T
 FastAPI sees them (``ingest.hot``); ``describe`` puts them into the same document.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from fastapi import FastAPI, Request, Response
@@ -15,6 +15,7 @@ from unhurried.ingest.api import again, batches, deliveries, destinations, drain
 from unhurried.ingest.api.parts import Json
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
+from unhurried.settings import said
 
 RAISED: Final = "unhurried.raised"
 """In the scope: the exception that a route ended with."""
@@ -67,7 +68,18 @@ async def _invalid(request: Request, error: Exception) -> NoReturn:
     place = ".".join(str(part) for part in first["loc"] if part not in ("query", "path", "body")) or None
     if first["type"] == "json_invalid":
         raise Problem("invalid_json", f"the body is not valid JSON: {first.get('ctx', {}).get('error', '')}")
-    raise Problem("invalid_request", f"{place or 'the body'}: {first['msg']}", field=place)
+    if first["type"] == "extra_forbidden":
+        raise Problem("invalid_request", _unknown(request, first["loc"]), field=place)
+    raise Problem("invalid_request", f"{place or 'the body'}: {said(first)}", field=place)
+
+
+def _unknown(request: Request, loc: Sequence[int | str]) -> str:
+    """Names what there is instead: the route's own models know it."""
+    dependant = request.scope["route"].dependant
+    params = dependant.body_params if loc[0] == "body" else dependant.query_params
+    names = [name for param in params for name in getattr(param.field_info.annotation, "model_fields", ())]
+    there = f"there are {', '.join(names)}" if names else "there are none"
+    return f"{str(loc[-1])[:80]!r} is not known here; {there}"
 
 
 _CODES: Final = {400: "invalid_json", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}

@@ -7,11 +7,10 @@ import msgspec
 from fastapi import Body, FastAPI, Request, Response
 from pydantic import Field
 
-from unhurried.clock import Ms, parse_rfc3339
 from unhurried.domain.request import WAIT_MAX_S
 from unhurried.domain.states import RequestState
 from unhurried.ingest import describe, problems, views
-from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor
+from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor, moment
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
 from unhurried.store.errors import NotNow
@@ -93,7 +92,7 @@ def _add_retries(api: FastAPI, deps: IngestDeps) -> None:
             queue=body.queue,
             model=body.model,
             error_type=body.error_type,
-            since=_moment(body.since),
+            since=moment(body.since),
         )
         position = int(body.cursor) if body.cursor is not None else None
         groups: Counter[tuple[str, str, RequestState, str | None]] = Counter()
@@ -177,11 +176,3 @@ async def _require(deps: IngestDeps, id: str) -> Any:
     if view is None:
         raise Problem("not_found", f"there is no request {id!r}")
     return view
-
-
-def _moment(text: str | None) -> Ms | None:
-    try:
-        return None if text is None else parse_rfc3339(text)
-    except (ValueError, OverflowError):
-        detail = f"since {text!r} is not a time such as 2026-11-22T08:00:00Z"
-        raise Problem("invalid_request", detail, field="since") from None

@@ -5,10 +5,10 @@ from typing import Annotated, Final
 from fastapi import Body, FastAPI, Query, Request, Response
 from pydantic import Field
 
-from unhurried.clock import seconds_between
+from unhurried.clock import rfc3339, seconds_between
 from unhurried.domain.batch import BatchId
 from unhurried.ingest import describe, views
-from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor
+from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor, moment
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
 
@@ -25,6 +25,7 @@ class EventQuery(Strict):
     entity: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="Id of a request, batch or delivery, or name of a queue or destination."
     )
+    since: str | None = Field(None, max_length=60, description="RFC 3339: what happened then or later.")
     limit: int = Field(100, ge=1, le=1_000)
 
 
@@ -39,11 +40,11 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
     @api.post(
         "/queue/flush", responses=describe.answers(views.Flushed, problems=(400, 413, 415)), dependencies=JSON_ONLY
     )
-    async def flush(body: Annotated[FlushBody, Body()], nothing: Nothing) -> Response:
-        """Send what waits now, of all groups or those of a queue or a model."""
-        flushed = await store.ask_flush(body.queue, body.model, deps.clock.now())
+    async def flush(body: Annotated[FlushBody, Body()], request: Request, nothing: Nothing) -> Response:
+        """Send what waits now, of all groups or those of a queue or a model. A pause holds it back all the same."""
+        flushed = await store.ask_flush(body.queue, body.model, actor(request), deps.clock.now())
         deps.bells.flusher.ring()
-        return Json(views.Flushed(groups=flushed.groups, requests=flushed.requests))
+        return Json(views.flushed(flushed))
 
     @api.get("/queue/batches", responses=describe.answers(views.Batches))
     async def list_batches(query: Annotated[BatchQuery, Query()]) -> Response:
@@ -61,7 +62,7 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
     @api.get("/queue/events", responses=describe.answers(views.Events))
     async def list_events(query: Annotated[EventQuery, Query()]) -> Response:
         """What happened, the last ones, oldest of them first."""
-        return Json(views.events(await store.events(query.entity, query.limit)))
+        return Json(views.events(await store.events(query.entity, query.limit, moment(query.since))))
 
     @api.get("/queue/status", responses=describe.answers(views.Status))
     async def show_status(nothing: Nothing) -> Response:
@@ -78,13 +79,14 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
 
 
 def _daemon_status(deps: IngestDeps) -> views.DaemonStatus:
-    daemon, now, work = deps.daemon, deps.clock.now(), deps.store.work
+    daemon, now, work, drain = deps.daemon, deps.clock.now(), deps.store.work, deps.drain
     return views.DaemonStatus(
         version=daemon.version,
         epoch=daemon.epoch,
         uptime_s=seconds_between(daemon.started_at, now),
         pid=daemon.pid,
         upstream=views.Upstream(base_url=daemon.base_url, simulator=daemon.simulator),
+        draining=views.Draining(since=rfc3339(drain.since), actor=drain.actor) if drain.since is not None else None,
         memory=deps.health.memory(),
         stall=deps.health.stall(),
         loops=deps.health.loops(now),

@@ -88,7 +88,7 @@ class Paused(msgspec.Struct):
 
 
 class DestinationResumed(msgspec.Struct):
-    """``resumed`` is false when there was neither a pause to end nor a breaker to close."""
+    """``resumed`` is false when there was neither a pause to end nor an open breaker."""
 
     resumed: bool
 
@@ -189,7 +189,8 @@ def _add_acts(api: FastAPI, deps: IngestDeps) -> None:
 
     @api.post(PATH + "/resume", responses=describe.answers(DestinationResumed, problems=(404,)))
     async def resume_destination(name: DestinationName, request: Request, nothing: Nothing) -> Response:
-        """End a pause, whoever made it, and close the breaker."""
+        """End a pause, whoever made it, and forget the failures before it. One that is failing and not paused is tried
+        once, now."""
         await _existing(deps, name, webhook=True)
         resumed = await store.resume_destination(name, actor(request), deps.clock.now())
         deps.bells.dispatcher.ring()
@@ -226,7 +227,7 @@ def _shown(found: records.Destination, now: Ms, *, single: bool = False) -> Dest
         concurrency=found.concurrency,
         created_at=rfc3339(found.created_at),
         deliveries=found.deliveries,
-        next_due_at=_time(found.next_due_at),
+        next_due_at=_time(found.next_due_at or None),  # 0: at once
         failures=breaker.failures,
         failing_since=_time(breaker.failing_since),
         open_until=_time(breaker.open_until) if breaker_state(breaker, now) == "open" else None,

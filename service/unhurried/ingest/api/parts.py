@@ -6,6 +6,7 @@ from fastapi import Depends, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from unhurried.clock import Ms, parse_rfc3339
 from unhurried.ingest import asgi, views
 from unhurried.ingest.problems import Problem
 
@@ -42,3 +43,14 @@ def actor(request: Request) -> str:
     """Who asks, for the events: the uid at the other end of the socket."""
     uid = asgi.peer_uid(request.scope)
     return "http" if uid is None else f"uid:{uid}"
+
+
+def moment(text: str | None) -> Ms | None:
+    """The time in a field ``since``."""
+    if text is None:
+        return None
+    try:
+        return parse_rfc3339(text)
+    except (ValueError, OverflowError):
+        says = f"since {text[:60]!r} is not a time such as 2026-11-22T08:00:00Z"
+        raise Problem("invalid_request", says, field="since") from None

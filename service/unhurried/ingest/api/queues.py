@@ -16,6 +16,7 @@ from unhurried.ingest.problems import Problem
 from unhurried.ingest.views import Time
 
 PATH: Final = "/queue/queues/{name}"
+NAMED_MAX: Final = 10
 
 QueueName = Annotated[str, Path(max_length=64)]
 
@@ -101,7 +102,7 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
         """One queue."""
         found = await store.queue(name)
         if found is None:
-            raise _nowhere(name)
+            raise await _nowhere(deps, name)
         return Json(_shown(found, deps))
 
     @api.patch(PATH, responses=describe.answers(Queue, problems=(400, 413, 415)), dependencies=JSON_ONLY)
@@ -116,13 +117,15 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
         deps.bells.flusher.ring()
         return Json(_shown(changed, deps))
 
-    @api.post(PATH + "/pause", responses=describe.answers(Queue, problems=(400, 413, 415)), dependencies=JSON_ONLY)
+    @api.post(PATH + "/pause", responses=describe.answers(Queue, problems=(400, 404, 413, 415)), dependencies=JSON_ONLY)
     async def pause_queue(
         name: QueueName, body: Annotated[PauseQueueBody, Body()], request: Request, nothing: Nothing
     ) -> Response:
         """Form no batch of this queue until it is resumed. It goes on accepting; what is in a batch goes its way."""
         async with book.changing():
             paused = await store.pause_queue(domain.check_name(name), body.reason, actor(request), deps.clock.now())
+        if paused is None:
+            raise await _nowhere(deps, name)
         return Json(_shown(paused, deps))
 
     @api.post(PATH + "/resume", responses=describe.answers(QueueResumed, problems=(404,)))
@@ -130,13 +133,17 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
         """End a pause."""
         resumed = await store.resume_queue(name, actor(request), deps.clock.now())
         if resumed is None:
-            raise _nowhere(name)
+            raise await _nowhere(deps, name)
         deps.bells.flusher.ring()
         return Json(QueueResumed(resumed))
 
 
-def _nowhere(name: str) -> Problem:
-    return Problem("not_found", f"there is no queue {name[:80]!r}")
+async def _nowhere(deps: IngestDeps, name: str) -> Problem:
+    """Names those that there are: it is a typing mistake more often than not."""
+    names = [one.name for one in await deps.steering.queues()]
+    shown = ", ".join(names[:NAMED_MAX]) + (f" and {len(names) - NAMED_MAX:,} more" if len(names) > NAMED_MAX else "")
+    there = f"there are: {shown}" if names else "there are none yet"
+    return Problem("not_found", f"there is no queue {name[:80]!r} ({there})")
 
 
 def _shown(queue: domain.Queue, deps: IngestDeps) -> Queue:

@@ -1,6 +1,6 @@
 """Taking requests in."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 import msgspec
@@ -28,15 +28,17 @@ def accept(
     answers: list[Accepted | KeyConflict | None] = [None] * len(requests)
     known = _known_keys(tx, requests)
     rows, bodies, keys = [], [], []
+    fresh: set[str] = set()
     seq = int(tx.db.execute("select coalesce(max(seq), 0) from requests").fetchone()[0])
     for place, request in enumerate(requests):
         queue_id = tx.queue_id(request.queue, request.accepted_at)
         if request.idempotency_key is not None:
             key = (queue_id, request.idempotency_key)
             if (held := known.get(key)) is not None:
-                answers[place] = _answer_again(tx, request, *held)
+                answers[place] = _answer_again(tx, request, *held, fresh)
                 continue
             known[key] = (request.digest, request.id)
+            fresh.add(request.id)
             expires_at = after(request.accepted_at, key_days * 86_400)
             keys.append((*key, request.digest, request.id, expires_at))
         seq += 1
@@ -103,15 +105,17 @@ def _known_keys(tx: Tx, requests: Sequence[NewRequest]) -> dict[tuple[int, str],
     return known
 
 
-def _answer_again(tx: Tx, request: NewRequest, digest: bytes, request_id: str) -> Accepted | KeyConflict:
+def _answer_again(
+    tx: Tx, request: NewRequest, digest: bytes, request_id: str, fresh: Container[str]
+) -> Accepted | KeyConflict:
     if digest != request.digest:
         return KeyConflict(request_id)
     row = tx.db.execute(
         "select r.state, b.upstream_id from requests r left join batches b on b.seq = r.batch_seq where r.id = ?",
         (request_id,),
     ).fetchone()
-    if row is None:  # first named a few lines above, in this very call
-        return Accepted(request_id, RequestState.QUEUED, duplicate=True)
+    if row is None:  # first named a few lines above, in this very call; or retention has deleted it
+        return Accepted(request_id, RequestState.QUEUED if request_id in fresh else None, duplicate=True)
     return Accepted(request_id, visible_state(row[0], row[1]), duplicate=True)
 
 

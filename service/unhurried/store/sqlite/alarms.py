@@ -40,10 +40,15 @@ def record(tx: Tx, current: Sequence[Alarm], now: Ms) -> tuple[list[Alarm], list
         [(alarm.name.value, alarm.entity_id) for alarm in ended],
     )
     for alarm in begun:
-        tx.event(now, "keeper", "daemon", alarm.entity_id or "daemon", f"alarm.{alarm.name}", detail=alarm.detail)
+        tx.event(now, "keeper", *_about(alarm), f"alarm.{alarm.name}", detail=alarm.detail)
     for alarm in ended:
-        tx.event(now, "keeper", "daemon", alarm.entity_id or "daemon", f"alarm_over.{alarm.name}")
+        tx.event(now, "keeper", *_about(alarm), f"alarm_over.{alarm.name}")
     return begun, ended
+
+
+def _about(alarm: Alarm) -> tuple[str, str]:
+    """The entity of its event and the id: the first word of its name says of what kind it is."""
+    return (alarm.name.partition(".")[0], alarm.entity_id) if alarm.entity_id else ("daemon", "daemon")
 
 
 def paused_since(db: sqlite3.Connection) -> Ms | None:

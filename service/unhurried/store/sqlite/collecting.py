@@ -22,6 +22,7 @@ from unhurried.domain.collecting import (
 )
 from unhurried.domain.states import AttemptState, BatchState, RequestState
 from unhurried.store.records import StoredResults
+from unhurried.store.sqlite.delivering import AT_ONCE
 from unhurried.store.sqlite.rows import insert
 from unhurried.store.sqlite.tx import Tx, guard
 
@@ -166,7 +167,7 @@ def _finish(
         tx.db,
         "insert into deliveries (request_seq, generation, destination_id, state, due_at, created_at)",
         [
-            (member.seq, member.delivery + 1, tx.destination_id(member.deliver_to, now), "pending", now, now)
+            (member.seq, member.delivery + 1, tx.destination_id(member.deliver_to, now), "pending", AT_ONCE, now)
             for member, _ in pairs
         ],
     )

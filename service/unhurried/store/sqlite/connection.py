@@ -24,6 +24,12 @@ class Damaged(StoreUnusable):
     exit_code = 65
 
 
+class NotPermitted(StoreUnusable):
+    """The file is there, and this user may not use it."""
+
+    exit_code = 73
+
+
 async def open_writer(path: Path) -> aiosqlite.Connection:
     """The one connection that writes. Creates the file, readable for its owner only. Raises ``StoreUnusable``."""
     if sqlite3.sqlite_version_info < SQLITE_MIN:
@@ -48,7 +54,7 @@ async def _connected(path: Path, db: aiosqlite.Connection) -> aiosqlite.Connecti
     except sqlite3.Error as error:
         # Its thread has a last word for this loop, and would die with a traceback if the loop were closed by then.
         await asyncio.to_thread(db._thread.join)  # noqa: SLF001
-        raise Damaged(f"cannot open {path}: {error}") from None
+        raise _unopened(path, error) from None
 
 
 async def _prepared(
@@ -58,11 +64,30 @@ async def _prepared(
         await in_thread(db, prepare)
     except sqlite3.DatabaseError as error:
         await db.close()
-        raise Damaged(f"{path} cannot be used: {error}") from None
+        raise _unopened(path, error) from None
     except BaseException:
         await db.close()  # an unclosed one keeps its thread, and so the process, alive
         raise
     return db
+
+
+def _unopened(path: Path, error: sqlite3.Error) -> StoreUnusable:
+    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) and not _permitted(path):
+        return NotPermitted(f"no permission to use {path} as uid {os.geteuid()}: run this as the daemon's user")
+    return Damaged(f"{path} cannot be used: {error}")
+
+
+def _permitted(path: Path) -> bool:
+    """Whether this user may use all that a reader needs: in WAL mode it writes into the ``-shm`` beside the file."""
+    try:
+        if not path.exists():
+            return True
+        shm = path.with_name(path.name + "-shm")
+        beside = os.access(shm, os.R_OK | os.W_OK) if shm.exists() else os.access(path.parent, os.W_OK | os.X_OK)
+    except PermissionError:
+        return False
+    return beside and os.access(path, os.R_OK)
 
 
 async def in_thread(db: aiosqlite.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -107,6 +132,7 @@ def _prepare_reader(db: sqlite3.Connection) -> None:
     _require(db, "trusted_schema", 0)
     _require(db, "mmap_size", 0)
     _require(db, "temp_store", 2)
+    db.execute("select 1 from sqlite_master limit 1").fetchone()  # opens the log and its index: may they be used?
 
 
 def _require(db: sqlite3.Connection, name: str, value: str | int, says: int | None = None) -> None:

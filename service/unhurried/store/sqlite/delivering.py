@@ -1,8 +1,10 @@
 """Handing results out and having them confirmed, whoever takes them: a caller that pulls, or the dispatcher."""
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -10,6 +12,12 @@ from unhurried.clock import Ms, after
 from unhurried.domain.states import RequestState
 from unhurried.store.records import Acked, Handed
 from unhurried.store.sqlite.tx import Tx, guard
+
+AT_ONCE: Final = Ms(0)
+"""When a delivery is due that waits for nothing: not the moment of its making, which a clock that is set back would put
+into the future."""
+NOT_CONFIRMED: Final = ("pending", "sending", "dead")
+"""States from which an ack leads to ``delivered``: whoever confirms has read it, even if it had been given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,9 @@ class Due:
     handed: Handed
 
 
+_DELIVERY_ID: Final = re.compile(r"([0-9A-Za-z_-]{1,64})\.([1-9][0-9]{0,8})")
+
+
 def delivery_id(request_id: str, generation: int) -> str:
     """``<request id>.<generation>``: the same over every attempt of a delivery."""
     return f"{request_id}.{generation}"
@@ -28,10 +39,8 @@ def delivery_id(request_id: str, generation: int) -> str:
 
 def parse_delivery_id(text: str) -> tuple[str, int] | None:
     """The request id and the generation in a delivery id; None for any other text."""
-    request_id, _, generation = text.rpartition(".")
-    if generation.isascii() and generation.isdigit() and generation[0] != "0" and len(generation) < 10:
-        return request_id, int(generation)
-    return None
+    match = _DELIVERY_ID.fullmatch(text)
+    return (match[1], int(match[2])) if match else None
 
 
 def pull(
@@ -107,7 +116,7 @@ def ack(tx: Tx, delivery_ids: Sequence[str], confirmed_by: str, now: Ms) -> Acke
             unknown.append(text)
             continue
         seq, state, owner = delivery
-        if state not in ("pending", "sending"):
+        if state not in NOT_CONFIRMED:
             already.append(text)
             continue
         changes.append((now, confirmed_by, seq, state))
@@ -146,7 +155,7 @@ def return_lapsed(tx: Tx, chunk: int, now: Ms) -> tuple[int, Ms | None]:
         "select seq, destination_id from deliveries where state = 'sending' and due_at <= ? order by due_at limit ?",
         (now, chunk),
     ).fetchall()
-    make_pending(tx, rows, now)
+    make_pending(tx, rows)
     next_at = tx.db.execute("select min(due_at) from deliveries where state = 'sending'").fetchone()[0]
     return len(rows), next_at
 
@@ -155,17 +164,17 @@ def give_back(tx: Tx, delivery_ids: Sequence[str], now: Ms) -> int:
     """What was handed out to a caller that has gone becomes available again, without waiting for the lease's end."""
     found = deliveries_of(tx.db, delivery_ids).values()
     leased = [(seq, owner) for seq, state, owner in found if state == "sending"]
-    make_pending(tx, leased, now)
+    make_pending(tx, leased)
     return len(leased)
 
 
-def make_pending(tx: Tx, leased: Sequence[tuple[int, int]], now: Ms) -> None:
+def make_pending(tx: Tx, leased: Sequence[tuple[int, int]]) -> None:
     """Take back what was handed out: ``(seq, destination_id)`` each."""
     if not leased:
         return
     done = tx.db.executemany(
         "update deliveries set state = 'pending', due_at = ? where seq = ? and state = 'sending'",
-        [(now, seq) for seq, _ in leased],
+        [(AT_ONCE, seq) for seq, _ in leased],
     )
     guard(done, len(leased), "taking deliveries back")
     for _, owner in leased:

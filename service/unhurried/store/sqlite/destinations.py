@@ -10,7 +10,7 @@ from unhurried.clock import Ms
 from unhurried.domain.states import DeliveryState, RequestState
 from unhurried.store.errors import NotRedeliverable
 from unhurried.store.records import DeliveryFilter, DeliveryPage, DeliveryView, Destination, Redelivered
-from unhurried.store.sqlite.delivering import delivery_id, parse_delivery_id
+from unhurried.store.sqlite.delivering import AT_ONCE, delivery_id, parse_delivery_id
 from unhurried.store.sqlite.sending import DESTINATION, destination_of
 from unhurried.store.sqlite.tx import Tx, guard
 
@@ -91,22 +91,30 @@ def pause(tx: Tx, name: str, reason: str, actor: str, now: Ms) -> bool | None:
 
 
 def resume(tx: Tx, name: str, actor: str, now: Ms) -> bool | None:
+    """A pause was somebody's word, and ends with all that led to it. Of a breaker only the rest ends: what it has
+    learned stays, and one attempt shows whether it still holds."""
     row = tx.db.execute(
         "select paused_at, failures, open_until from destinations where name = ? and kind = 'webhook'", (name,)
     ).fetchone()
     if row is None:
         return None
-    if row == (None, 0, None):
+    paused_at, failures, open_until = row
+    if paused_at is not None:
+        tx.db.execute("update destinations set paused_at = null, pause_reason = null where name = ?", (name,))
+        _close_breaker(tx, name)
+        tx.event(now, actor, "destination", name, "destination.resumed")
+        return True
+    if open_until is None or open_until <= now:
         return False
-    tx.db.execute("update destinations set paused_at = null, pause_reason = null where name = ?", (name,))
-    _close_breaker(tx, name)
-    tx.event(now, actor, "destination", name, "destination.resumed")
+    tx.db.execute("update destinations set open_until = ? where name = ?", (now, name))
+    detail = f"one attempt now, after {failures:,} that failed" if failures else "it had asked for rest"
+    tx.event(now, actor, "destination", name, "destination.resumed", detail=detail)
     return True
 
 
 _DELIVERY: Final = (
     "select d.seq, r.id, d.generation, t.name, r.custom_id, q.name, r.state, d.state, d.attempts, d.created_at,"
-    " d.due_at, d.finished_at, d.confirmed_by, d.last_at, d.last_status, d.last_error"
+    " max(d.due_at, d.created_at), d.finished_at, d.confirmed_by, d.last_at, d.last_status, d.last_error"
     " from deliveries d join requests r on r.seq = d.request_seq join destinations t on t.id = d.destination_id"
     " join groups g on g.id = r.group_id join queues q on q.id = g.queue_id"
 )
@@ -196,12 +204,21 @@ def redeliver(tx: Tx, text: str, actor: str, now: Ms) -> str | None:
         raise NotRedeliverable(f"{delivery_id(request_id, newest)} took its place")
     if state == DeliveryState.SENDING:
         raise NotRedeliverable("it is being delivered just now")
-    if tx.db.execute("select 1 from results where request_seq = ?", (request_seq,)).fetchone() is None:
+    if not _has_result(tx.db, request_seq):
         raise NotRedeliverable("the request has no result any more: it was erased or retried")
     _again(tx, [(seq, state, owner, request_seq, request_id, newest)], now)
     made = delivery_id(request_id, newest + 1)
     tx.event(now, actor, "delivery", made, "delivery.again", detail=f"in place of {text}, which was {state}")
     return made
+
+
+def _has_result(db: sqlite3.Connection, request_seq: int) -> bool:
+    """Not if it was erased: what stands in its place says so, and is nothing to hand over."""
+    row = db.execute(
+        "select 1 from results s join requests r on r.seq = s.request_seq where r.seq = ? and r.erased_at is null",
+        (request_seq,),
+    ).fetchone()
+    return row is not None
 
 
 def find_again(
@@ -217,7 +234,8 @@ def find_again(
     where = " and ".join((*clauses, "d.state <> 'sending'", "d.generation = r.delivery", "d.seq > ?", "d.seq <= ?"))
     rows = db.execute(
         f"{_AGAIN} join destinations t on t.id = d.destination_id where {where}"
-        " and exists (select 1 from results s where s.request_seq = r.seq) order by d.seq limit ?",
+        " and r.erased_at is null and exists (select 1 from results s where s.request_seq = r.seq)"
+        " order by d.seq limit ?",
         (*values, after, until, REDELIVER_CHUNK),
     ).fetchall()
     if len(rows) == REDELIVER_CHUNK:
@@ -245,7 +263,7 @@ def _again(tx: Tx, rows: Sequence[Sequence[object]], now: Ms) -> None:
     tx.db.executemany(
         "insert into deliveries (request_seq, generation, destination_id, state, due_at, created_at)"
         " select seq, delivery + 1, ?, 'pending', ?, ? from requests where seq = ?",
-        [(owner, now, now, request_seq) for _, _, owner, request_seq, *_ in rows],
+        [(owner, AT_ONCE, now, request_seq) for _, _, owner, request_seq, *_ in rows],
     )
     tx.db.executemany(
         "update requests set delivery = delivery + 1 where seq = ?",

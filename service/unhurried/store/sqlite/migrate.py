@@ -44,7 +44,8 @@ def available(folder: Path | None = None) -> list[Migration]:
 def migrate(db: sqlite3.Connection, path: Path, migrations: list[Migration], now: Ms) -> list[Migration]:
     """Apply what is missing and return it. A file that already holds data is backed up first, beside itself.
 
-    Raises ``NewerSchema``, the database untouched, when it was made by a newer version.
+    Raises ``NewerSchema``, the database untouched, when it was made by a newer version, and ``StoreUnusable`` when a
+    migration that it has is not the one known here.
     """
     applied = _applied(db)
     newest = migrations[-1].version if migrations else 0
@@ -53,6 +54,12 @@ def migrate(db: sqlite3.Connection, path: Path, migrations: list[Migration], now
             f"{path} has schema {max(applied)}, made by a newer version; this one ({__version__}) knows {newest}."
             " Run the newer version, or restore the backup that it made before the upgrade"
         )
+    for migration in migrations:
+        if applied.get(migration.version, migration.sha256) != migration.sha256:
+            raise StoreUnusable(
+                f"{path} was made by another build, with another schema {migration.version:04d}. Run that build until"
+                " nothing is open, then begin with a new file; before 0.1.0 is released the schema has no upgrades"
+            )
     missing = [migration for migration in migrations if migration.version not in applied]
     if applied and missing:
         _back_up(db, path.with_name(f"{path.name}.before-{missing[0].version:04d}"))
@@ -61,10 +68,11 @@ def migrate(db: sqlite3.Connection, path: Path, migrations: list[Migration], now
     return missing
 
 
-def _applied(db: sqlite3.Connection) -> set[int]:
+def _applied(db: sqlite3.Connection) -> dict[int, str]:
+    """Each migration that the file has, with its digest."""
     if not db.execute("select 1 from sqlite_master where name = 'schema_migrations'").fetchone():
-        return set()
-    return {row[0] for row in db.execute("select version from schema_migrations")}
+        return {}
+    return dict(db.execute("select version, sha256 from schema_migrations").fetchall())
 
 
 def _apply(db: sqlite3.Connection, migration: Migration, now: Ms) -> None:

@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,11 @@ NETWORK_FILE_SYSTEMS: Final = frozenset(
      "fuse.sshfs"}
 )  # fmt: skip
 """SQLite's locks and its shared memory do not work reliably there (https://sqlite.org/wal.html, section 1)."""
+
+
+LOOKS: Final = 3
+LOOK_S: Final = 0.02
+"""``holder`` has the lock for microseconds; a daemon that starts just then must not take it for another daemon."""
 
 
 class WrongPlace(StoreUnusable):
@@ -27,7 +34,7 @@ class InstanceLock:
     file would drop SQLite's own locks."""
 
     def __init__(self, database: Path) -> None:
-        self.path = database.with_name(database.name + ".lock")
+        self.path = _lock(database)
         self._file: int | None = None
 
     def acquire(self) -> None:
@@ -36,15 +43,13 @@ class InstanceLock:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise WrongPlace(f"cannot write {self.path}: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
+        if not _taken(file):
+            held_by = _pid(file)
             os.close(file)
             raise AlreadyHeld(
-                f"another daemon (pid {holder}) holds {self.path}; stop it first, or give this one its own"
+                f"another daemon (pid {held_by}) holds {self.path}; stop it first, or give this one its own"
                 " UNHURRIED_DATABASE"
-            ) from None
+            )
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._file = file
@@ -53,6 +58,49 @@ class InstanceLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def _taken(lock: int) -> bool:
+    for attempt in range(LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 < LOOKS:
+                time.sleep(LOOK_S)
+        else:
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Of a database. ``pid`` is what it wrote into the lock; it may be of another container."""
+
+    pid: str
+
+
+def holder(database: Path) -> Holder | None:
+    """The daemon that holds a database, without waiting and without keeping others out for longer than the look. None:
+    nobody does. Raises ``PermissionError`` when that may not be seen."""
+    try:
+        file = os.open(_lock(database), os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return Holder(_pid(file))
+    finally:
+        os.close(file)
+    return None
+
+
+def _lock(database: Path) -> Path:
+    return database.with_name(database.name + ".lock")
+
+
+def _pid(lock: int) -> str:
+    return os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
 
 
 def prepare_folder(database: Path) -> None:

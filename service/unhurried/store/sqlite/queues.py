@@ -40,16 +40,19 @@ def change(tx: Tx, name: str, changes: Mapping[str, Any], actor: str, now: Ms) -
     return _known(tx, name, now)
 
 
-def pause(tx: Tx, name: str, reason: str, actor: str, now: Ms) -> Queue:
-    """Form nothing of this queue from now on. Repeated, it changes the reason and not since when."""
-    before = _known(tx, name, now)
+def pause(tx: Tx, name: str, reason: str, actor: str, now: Ms) -> Queue | None:
+    """Form nothing of this queue from now on. Repeated, it changes the reason and not since when. None: there is no
+    such queue, and a misspelt name makes none."""
+    before = queue(tx.db, name)
+    if before is None:
+        return None
     if before.paused_at is None or before.pause_reason != reason:
         tx.db.execute(
             "update queues set paused_at = coalesce(paused_at, ?), pause_reason = ? where id = ?",
             (now, reason, before.id),
         )
         tx.event(now, actor, "queue", name, "queue.paused", detail=reason)
-    return _known(tx, name, now)
+    return queue(tx.db, name)
 
 
 def resume(tx: Tx, name: str, actor: str, now: Ms) -> bool | None:

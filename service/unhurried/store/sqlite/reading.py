@@ -260,8 +260,8 @@ def _batch_view(
     return BatchView(**fields)  # type: ignore[arg-type]  # as above
 
 
-def events(db: sqlite3.Connection, entity_id: str | None, limit: int) -> list[Event]:
-    """The last ``limit`` events, oldest of them first; of one entity or of all."""
+def events(db: sqlite3.Connection, entity_id: str | None, limit: int, since: Ms | None = None) -> list[Event]:
+    """The last ``limit`` events, oldest of them first; of one entity or of all, without those before ``since``."""
     rows = db.execute(
         "select seq, at, actor, entity, entity_id, what, old_state, new_state, detail from events"
         + (" where entity_id = ?1" if entity_id is not None else " where ?1 is null")
@@ -281,6 +281,7 @@ def events(db: sqlite3.Connection, entity_id: str | None, limit: int) -> list[Ev
             detail=detail,
         )
         for seq, at, actor, entity, id, what, old, new, detail in reversed(rows)
+        if since is None or at >= since  # here, not in SQL: times have no index
     ]
 
 

@@ -50,7 +50,7 @@ def outcomes(
         " where seq > ? order by seq limit ?",
         (after_seq, rows),
     ).fetchall()
-    old = [row for row in found if after(row[4], shortest_s) <= now]
+    old = [row for row in found if _is_past(row[4], shortest_s, now)]
     judged: dict[Verdict, list[int]] = {Verdict.FORGET: [], Verdict.CANCEL: []}
     owners = _owners(db, [(row[1], row[2]) for row in old if any_unread or row[3] in ENDED])
     size = 0
@@ -67,6 +67,12 @@ def outcomes(
         size += body_bytes
         judged[said].append(request_seq)
     return judged, Page(position=found[-1][0] if found else after_seq, more=len(old) == rows)
+
+
+def _is_past(moment: int, span_s: float, now: Ms) -> bool:
+    """Whether a walk may go on behind a row of that moment: it is old, or from a clock that was set back since, and
+    then it says nothing about what lies behind it."""
+    return after(Ms(moment), span_s) <= now or moment > now
 
 
 def _shortest(rule: Rule) -> float:
@@ -167,8 +173,8 @@ def forget_batches(tx: Tx, after_seq: int, rows: int, now: Ms) -> Page:
         " and seq < (select max(seq) from batches) from batches where seq > ? order by seq limit ?",
         (after_seq, rows),
     ).fetchall()
-    old = [row for row in found if after(row[2], BATCH_DAYS * DAY_S) <= now]
-    gone = [(seq, id) for seq, id, _, deletable in old if deletable]
+    old = [row for row in found if _is_past(row[2], BATCH_DAYS * DAY_S, now)]
+    gone = [(seq, id) for seq, id, made_at, deletable in old if deletable and made_at <= now]
     tx.db.executemany("delete from events where entity_id = ?", [(id,) for _, id in gone])
     tx.db.executemany("delete from batches where seq = ?", [(seq,) for seq, _ in gone])
     return Page(position=found[-1][0] if found else after_seq, more=len(old) == rows, deleted=len(gone))
@@ -181,8 +187,8 @@ def forget_events(tx: Tx, after_seq: int, rows: int, days: float, now: Ms) -> Pa
         " from events e where e.seq > ? order by e.seq limit ?",
         (after_seq, rows),
     ).fetchall()
-    old = [row for row in found if after(row[1], days * DAY_S) <= now]
-    gone = [(seq,) for seq, _, deletable in old if deletable]
+    old = [row for row in found if _is_past(row[1], days * DAY_S, now)]
+    gone = [(seq,) for seq, at, deletable in old if deletable and at <= now]
     done = tx.db.executemany("delete from events where seq = ? and seq < (select max(seq) from events)", gone)
     deleted = done.rowcount if gone else 0
     return Page(position=found[-1][0] if found else after_seq, more=len(old) == rows, deleted=deleted)

@@ -22,7 +22,7 @@ from unhurried.domain.delivering import (
     retry_pause_s,
 )
 from unhurried.store.records import Claimed, Destination
-from unhurried.store.sqlite.delivering import Due, due, lease
+from unhurried.store.sqlite.delivering import AT_ONCE, Due, due, lease
 from unhurried.store.sqlite.tx import Tx, guard
 
 CLAIM_ROWS: Final = 64
@@ -151,7 +151,7 @@ def record_outcome(
         _move(tx, claimed, state, "delivered", {"finished_at": now, "confirmed_by": "webhook"})
     elif state == "sending" and not isinstance(outcome, Delivered):
         _put_off(tx, claimed, outcome, attempts, jitter, now)
-    _learn(tx, claimed.destination_id, outcome, disable_after_s, now)
+    _learn(tx, claimed, outcome, disable_after_s, now)
     if not arrived or next_lease_s is None:
         return confirmed, None
     following = claim(tx, {claimed.destination_id: 1}, next_lease_s, now)
@@ -175,7 +175,7 @@ def _put_off(
             _move(tx, claimed, "sending", "pending", {**said, "due_at": after(now, pause_s)})
         case Gone():  # the destination is paused; whoever resumes it wants this one too
             said["last_status"] = 410
-            _move(tx, claimed, "sending", "pending", {**said, "due_at": now, "attempts": attempts - 1})
+            _move(tx, claimed, "sending", "pending", {**said, "due_at": AT_ONCE, "attempts": attempts - 1})
         case Misconfigured():
             due_at = after(now, MISCONFIGURED_PAUSE_S)
             _move(tx, claimed, "sending", "pending", {**said, "due_at": due_at, "attempts": attempts - 1})
@@ -192,12 +192,19 @@ def _move(tx: Tx, claimed: Claimed, old: str, new: str, sets: Mapping[str, objec
     tx.count("delivery", claimed.destination_id, new, 1)
 
 
-def _learn(tx: Tx, destination_id: int, outcome: Outcome, disable_after_s: float, now: Ms) -> None:
-    """What the attempt says of its destination: the breaker, and whether to leave it alone until an operator looks."""
-    name, paused_at, *columns = tx.db.execute(
-        "select name, paused_at, failures, failing_since, open_until, trips from destinations where id = ?",
+def _learn(tx: Tx, claimed: Claimed, outcome: Outcome, disable_after_s: float, now: Ms) -> None:
+    """What the attempt says of its destination: the breaker, and whether to leave it alone until an operator looks.
+
+    Nothing if the destination was changed meanwhile: what the old receiver said is not true of the new one.
+    """
+    destination_id = claimed.destination_id
+    name, url, secrets, paused_at, *columns = tx.db.execute(
+        "select name, url, secrets, paused_at, failures, failing_since, open_until, trips from destinations"
+        " where id = ?",
         (destination_id,),
     ).fetchone()
+    if (url, _refs(secrets)) != (claimed.url, tuple(claimed.secrets)):
+        return
     before = _breaker(columns)
     breaker, pause = before, None
     match outcome:
@@ -244,7 +251,7 @@ def reclaim(tx: Tx, now: Ms) -> int:
     done = tx.db.executemany(
         "update deliveries set state = 'pending', due_at = ?, attempts = attempts - ?"
         " where seq = ? and state = 'sending'",
-        [(now, webhook, seq) for seq, _, webhook in rows],
+        [(AT_ONCE, webhook, seq) for seq, _, webhook in rows],
     )
     if rows:
         guard(done, len(rows), "taking deliveries back")

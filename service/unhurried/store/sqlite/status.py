@@ -6,6 +6,7 @@
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_BATCH_STATES, BatchState
 from unhurried.store.records import BatchView, DestinationStatus, OpenBatches, QueueStatus, Status, Storage
 from unhurried.store.sqlite import reading
-from unhurried.store.sqlite.alarms import alarms
+from unhurried.store.sqlite.alarms import alarms, paused_since
 from unhurried.store.sqlite.forming import oldest_waiting
 from unhurried.store.sqlite.submission import account
 
@@ -37,6 +38,7 @@ def _status(db: sqlite3.Connection) -> Status:
     open_now = reading.batches(db, open_only=True, before=None, limit=OPEN_BATCHES_MAX)
     queues = _queues(db)
     destinations = _destinations(db)
+    paid = account(db)
     return Status(
         requests=_requests(db, open_now),
         open_batches=open_now,
@@ -45,7 +47,7 @@ def _status(db: sqlite3.Connection) -> Status:
         nearest_deadline=_first(queue.nearest_deadline for queue in queues),
         deliveries_pending=sum(to.deliveries.get(state, 0) for to in destinations for state in NOT_HANDED_OVER),
         oldest_delivery_at=_first(to.oldest_at for to in destinations),
-        account=account(db),
+        account=replace(paid, paused_at=paused_since(db)) if paid is not None else None,
         paused_queues=[queue.name for queue in queues if queue.paused_at is not None],
         queues=queues,
         batches=_batches(db),
@@ -134,7 +136,8 @@ def _destinations(db: sqlite3.Connection) -> list[DestinationStatus]:
     leased = dict(db.execute(_LEASED, (LEASES_MAX,)).fetchall())
     rows = db.execute(
         "select t.id, t.name, t.kind, t.paused_at, t.pause_reason, t.failures, t.failing_since, t.open_until,"
-        " (select min(due_at) from deliveries d where d.destination_id = t.id and d.state = 'pending')"
+        " (select created_at from deliveries d where d.destination_id = t.id and d.state = 'pending'"
+        "  order by d.due_at, d.seq limit 1)"
         " from destinations t order by t.name"
     ).fetchall()
     return [
@@ -142,16 +145,16 @@ def _destinations(db: sqlite3.Connection) -> list[DestinationStatus]:
             name=name,
             kind=kind,
             deliveries=counts.get(id, {}),
-            # A pending one that was never attempted is due since it was made; one that failed is due later, and then
-            # its destination has been failing since at least `failing_since`.
-            oldest_at=_first((due_at, leased.get(id), failing_since if due_at is not None else None)),
+            # The first in line. One that failed stands further back, and then its destination has been failing since
+            # at least `failing_since`.
+            oldest_at=_first((first_at, leased.get(id), failing_since if first_at is not None else None)),
             paused_at=paused_at,
             pause_reason=pause_reason,
             failures=failures,
             failing_since=failing_since,
             open_until=open_until,
         )
-        for id, name, kind, paused_at, pause_reason, failures, failing_since, open_until, due_at in rows
+        for id, name, kind, paused_at, pause_reason, failures, failing_since, open_until, first_at in rows
     ]
 
 

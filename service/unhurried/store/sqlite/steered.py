@@ -44,7 +44,7 @@ class Steered:
     async def change_queue(self, name: str, changes: Mapping[str, Any], actor: str, now: Ms) -> Queue:
         return await self._write(lambda tx: queues.change(tx, name, changes, actor, now))
 
-    async def pause_queue(self, name: str, reason: str, actor: str, now: Ms) -> Queue:
+    async def pause_queue(self, name: str, reason: str, actor: str, now: Ms) -> Queue | None:
         return await self._write(lambda tx: queues.pause(tx, name, reason, actor, now))
 
     async def resume_queue(self, name: str, actor: str, now: Ms) -> bool | None:
@@ -87,6 +87,9 @@ class Steered:
 
     async def alarms(self) -> Sequence[Alarm]:
         return await self._read(alarms.alarms)
+
+    async def record_alive(self, now: Ms) -> None:
+        await self._write(lambda tx: steering.record_alive(tx, now))
 
     async def record_alarms(self, current: Sequence[Alarm], now: Ms) -> tuple[Sequence[Alarm], Sequence[Alarm]]:
         if alarms.told(await self.alarms()) == alarms.told(current):

@@ -4,6 +4,7 @@ from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_REQUEST_STATES
 from unhurried.store.records import Flushed
 from unhurried.store.sqlite.collecting import cancel_queued
+from unhurried.store.sqlite.submission import account
 from unhurried.store.sqlite.tx import Tx, guard
 
 
@@ -24,18 +25,29 @@ def cancel(tx: Tx, request_id: str, actor: str, now: Ms) -> None:
         tx.db.execute("update batches set cancels = cancels + 1 where seq = ?", (batch_seq,))
 
 
-def ask_flush(tx: Tx, queue: str | None, model: str | None, now: Ms) -> Flushed:
+def ask_flush(tx: Tx, queue: str | None, model: str | None, actor: str, now: Ms) -> Flushed:
     rows = tx.db.execute(
-        "select g.id, g.waiting_requests from groups g join queues q on q.id = g.queue_id"
+        "select g.id, g.waiting_requests, q.name, q.paused_at is not null, q.pause_reason"
+        " from groups g join queues q on q.id = g.queue_id"
         " where g.waiting_requests > 0 and (?1 is null or q.name = ?1) and (?2 is null or g.model = ?2)",
         (queue, model),
     ).fetchall()
-    tx.db.executemany("update groups set flush_asked_at = ? where id = ?", [(now, id) for id, _ in rows])
+    tx.db.executemany("update groups set flush_asked_at = ? where id = ?", [(now, id) for id, *_ in rows])
+    requests = sum(waiting for _, waiting, *_ in rows)
     if rows:
-        total = sum(requests for _, requests in rows)
-        detail = f"{total} requests in {len(rows)} groups"
-        tx.event(now, "caller", "queue", queue or "*", "queue.flush_asked", detail=detail)
-    return Flushed(groups=len(rows), requests=sum(requests for _, requests in rows))
+        detail = f"{requests:,} request{'s' * (requests != 1)} in {len(rows):,} group{'s' * (len(rows) != 1)}"
+        tx.event(now, actor, "queue", queue or "*", "queue.flush_asked", detail=detail)
+    paid = account(tx.db)
+    held: dict[str, int] = {}
+    for _, waiting, name, paused, reason in rows:
+        if paused:
+            by = f"queue {name} is paused: {reason or 'no reason given'}"
+        elif paid is not None and paid.is_paused(now):
+            by = f"the account is paused: {paid.pause_reason or 'no reason given'}"
+        else:
+            continue
+        held[by] = held.get(by, 0) + waiting
+    return Flushed(groups=len(rows), requests=requests, held=held)
 
 
 def note_drain(tx: Tx, draining: bool, actor: str, now: Ms) -> None:
@@ -60,3 +72,7 @@ def withdraw(tx: Tx, request_seq: int, now: Ms) -> None:
     guard(done, 1, "withdrawing a delivery")
     tx.count("delivery", destination_id, state, -1)
     tx.count("delivery", destination_id, "canceled", 1)
+
+
+def record_alive(tx: Tx, now: Ms) -> None:
+    tx.db.execute("update boots set seen_at = ? where epoch = ?", (now, tx.epoch))

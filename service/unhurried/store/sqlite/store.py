@@ -85,7 +85,7 @@ async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
 def _begin_epoch(db: sqlite3.Connection, now: Ms) -> int:
     db.execute("begin immediate")
     done = db.execute(
-        "insert into boots (started_at, pid, version, sqlite) values (?, ?, ?, ?)",
+        "insert into boots (started_at, seen_at, pid, version, sqlite) values (?1, ?1, ?2, ?3, ?4)",
         (now, os.getpid(), __version__, sqlite3.sqlite_version),
     )
     db.execute("commit")
@@ -237,8 +237,8 @@ class SqliteStore(Steered):
         self.work.delivered += len(acked.confirmed)
         return acked
 
-    async def ask_flush(self, queue: str | None, model: str | None, now: Ms) -> records.Flushed:
-        return await self._write(lambda tx: steering.ask_flush(tx, queue, model, now))
+    async def ask_flush(self, queue: str | None, model: str | None, actor: str, now: Ms) -> records.Flushed:
+        return await self._write(lambda tx: steering.ask_flush(tx, queue, model, actor, now))
 
     async def batches(self, *, open_only: bool, before: str | None, limit: int) -> Sequence[records.BatchView]:
         return await self._read(lambda db: reading.batches(db, open_only=open_only, before=before, limit=limit))
@@ -246,8 +246,8 @@ class SqliteStore(Steered):
     async def batch(self, batch_id: BatchId) -> records.BatchView | None:
         return await self._read(lambda db: reading.batch(db, batch_id))
 
-    async def events(self, entity_id: str | None, limit: int) -> Sequence[records.Event]:
-        return await self._read(lambda db: reading.events(db, entity_id, limit))
+    async def events(self, entity_id: str | None, limit: int, since: Ms | None = None) -> Sequence[records.Event]:
+        return await self._read(lambda db: reading.events(db, entity_id, limit, since))
 
     async def status(self) -> records.Status:
         return await self._read(status.status)
@@ -518,5 +518,5 @@ class SqliteStore(Steered):
 
 
 def _end_epoch(db: sqlite3.Connection, epoch: int, now: Ms) -> None:
-    db.execute("update boots set stopped_at = ? where epoch = ?", (now, epoch))
+    db.execute("update boots set stopped_at = ?1, seen_at = ?1 where epoch = ?2", (now, epoch))
     db.execute("pragma wal_checkpoint(truncate)")
