@@ -169,3 +169,20 @@ def test_the_files_lie_in_the_systems_folders_where_they_can(monkeypatch: pytest
     settings = load()
     assert settings.socket == Path("/run/unhurried/unhurried.sock")
     assert settings.database == Path("/var/lib/unhurried/unhurried.db")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("UNHURRIED_LOG__LEVEL", "loud", "UNHURRIED_LOG__LEVEL: must be 'debug', 'info', 'warning' or 'error'"),
+        ("UNHURRIED_FLUSHER__LINGER_S", "-1", "UNHURRIED_FLUSHER__LINGER_S: must be greater than or equal to 0"),
+        ("UNHURRIED_FLUSHER__LINGER_S", "soon", "UNHURRIED_FLUSHER__LINGER_S: must be a valid number"),
+    ],
+)
+def test_what_is_wrong_with_a_setting_is_said_in_our_words(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as refused:
+        load()
+    assert says in str(refused.value)

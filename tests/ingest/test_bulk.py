@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tests.ingest.daemon import PARAMS, Daemon, envelope, eventually, running
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.ingest import bulk
+from unhurried.ingest.asgi import CLOSING, ClientGone, Message
 from unhurried.store.errors import StoreBusy, StoreFull
 
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -254,3 +256,30 @@ def test_any_lines_in_any_pieces_are_answered_as_if_they_came_one_by_one(
                     assert by_line[number]["error"] == one.json()
 
     asyncio.run(run())
+
+
+async def test_an_upload_of_rubbish_is_stopped_and_keeps_what_was_committed(
+    daemon: Daemon, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "REFUSED_MAX", 1_000)
+    enough = await _post(client, envelope() + b"\n" + b"x\n" * 1_000)
+    assert enough.status_code == 207
+    answer = await _post(client, envelope() + b"\n" + b"x\n" * 100_000)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "what follows line 1,250 was not looked at" in answer.json()["detail"]
+    assert answer.json()["lines_committed"] == 1_250
+    assert answer.json()["summary"] == {"accepted": 1, "duplicates": 0, "refused": 1_249}
+    assert await daemon.count() == 2
+
+
+async def test_the_answers_are_not_written_on_for_a_caller_that_has_gone() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    with tempfile.TemporaryFile() as spool:
+        spool.write(b"x" * bulk.ANSWER_PIECE_BYTES * 10)
+        with pytest.raises(ClientGone):
+            await bulk._answer({"extensions": {CLOSING: lambda: len(sent) > 2}}, send, bulk.Tally(), spool)
+    assert len(sent) == 3

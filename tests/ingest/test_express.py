@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,3 +145,21 @@ async def test_an_idle_connection_is_let_go(daemon: Daemon, monkeypatch: pytest.
         monkeypatch.setattr(server, "SWEEP_TICKS", 1)
         monkeypatch.setattr(server, "KEEP_ALIVE_S", 0)
         assert await reader.read() == b""
+
+
+async def test_a_caller_that_does_not_read_its_answers_is_not_read_for(
+    daemon: Daemon, connections: list[server._Protocol]
+) -> None:
+    count = 5_000
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        caller.connect(str(daemon.path))
+        sending = asyncio.create_task(loop.sock_sendall(caller, _post(b"{") * count))
+        await eventually(lambda: bool(connections) and connections[0].flow.write_paused, "the answers find room")
+        assert connections[0].flow.read_paused
+        answers = b""
+        async with asyncio.timeout(20):
+            while answers.count(b"HTTP/1.1 400 ") < count:
+                answers += await loop.sock_recv(caller, 1 << 20)
+            await sending

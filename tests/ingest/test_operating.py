@@ -1,5 +1,6 @@
 """The operator's routes: lists, cancel, look-up, flush, batches, events, status, health."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +122,16 @@ async def test_a_flush_asks_for_what_waits_and_wakes_the_flusher(daemon: Daemon,
     await _accepted(client, queue="a")
     await _accepted(client, queue="b")
     daemon.deps.bells.flusher.event.clear()
-    assert (await client.post("/queue/flush", json={"queue": "a"})).json() == {"groups": 1, "requests": 1}
+    assert (await client.post("/queue/flush", json={"queue": "a"})).json() == {"groups": 1, "requests": 1, "held": []}
     assert daemon.deps.bells.flusher.event.is_set()
-    assert (await client.post("/queue/flush", json={})).json() == {"groups": 2, "requests": 2}
-    assert (await client.post("/queue/flush", json={"model": "another"})).json() == {"groups": 0, "requests": 0}
+    assert (await client.post("/queue/flush", json={})).json() == {"groups": 2, "requests": 2, "held": []}
+    nothing = {"groups": 0, "requests": 0, "held": []}
+    assert (await client.post("/queue/flush", json={"model": "another"})).json() == nothing
+    await client.post("/queue/queues/a/pause", json={"reason": "why"})
+    held = [{"by": "queue a is paused: why", "requests": 1}]
+    assert (await client.post("/queue/flush", json={})).json() == {"groups": 2, "requests": 2, "held": held}
+    events = (await client.get("/queue/events?entity=*")).json()["events"]
+    assert {event["actor"] for event in events} == {f"uid:{os.getuid()}"}
 
 
 async def test_a_batch_is_shown_with_its_history(daemon: Daemon, client: httpx2.AsyncClient) -> None:
@@ -162,6 +169,44 @@ async def test_status_has_the_store_the_account_and_this_process(daemon: Daemon,
     assert process["memory"]["rss_peak_bytes"] >= process["memory"]["rss_ready_bytes"] > 0
     assert process["loops"].keys() == {"flusher"}
     assert process["stall"].keys() == {"p99_ms", "max_ms"}
+
+
+async def test_events_are_listed_since_a_time(client: httpx2.AsyncClient) -> None:
+    await _accepted(client, queue="a")
+    await client.post("/queue/queues/a/pause", json={})
+    [event] = (await client.get("/queue/events", params={"entity": "a", "since": "2020-01-01T00:00:00Z"})).json()[
+        "events"
+    ]
+    assert event["what"] == "queue.paused"
+    assert (await client.get("/queue/events", params={"since": "2096-01-01T00:00:00Z"})).json() == {"events": []}
+    refused = await client.get("/queue/events", params={"since": "2h"})
+    assert (refused.status_code, refused.json()["field"]) == (422, "since")
+
+
+async def test_status_says_that_the_daemon_drains_since_when_and_at_whose_word(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/queue/status")).json()["daemon"]["draining"] is None
+    told = (await client.post("/queue/drain", json={})).json()
+    draining = (await client.get("/queue/status")).json()["daemon"]["draining"]
+    assert draining == {"since": told["since"], "actor": f"uid:{os.getuid()}"}
+    await client.post("/queue/undrain")
+    assert (await client.get("/queue/status")).json()["daemon"]["draining"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "says"),
+    [
+        ("GET", "/queue/requests?state=open", "state: must be 'queued', 'assigned', "),
+        ("GET", "/queue/requests?colour=red", "'colour' is not known here; there are queue, state, batch"),
+        ("GET", "/queue/status?colour=red", "'colour' is not known here; there are none"),
+        ("PATCH", "/queue/queues/labels", "'linger' is not known here; there are linger_s, batch_requests_max"),
+    ],
+)
+async def test_what_is_unknown_is_named_and_so_is_what_there_is(
+    client: httpx2.AsyncClient, method: str, path: str, says: str
+) -> None:
+    answer = await client.request(method, path, json={"linger": 3} if method == "PATCH" else None)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith(says)
 
 
 async def test_a_paused_account_can_be_resumed(daemon: Daemon, client: httpx2.AsyncClient) -> None:

@@ -158,3 +158,135 @@ async def test_an_upload_that_never_ends_does_not_hold_up_the_end(tmp_path: Path
         daemon.stop.set()
         assert await reader.read() == b""
         writer.close()
+
+
+LONG_POLL = b"GET /queue/results?wait=60 HTTP/1.1\r\nhost: u\r\n\r\n"
+SHORT = b"GET /queue/results HTTP/1.1\r\nhost: u\r\n\r\n"
+UPLOAD = b"POST /queue/requests HTTP/1.1\r\nhost: u\r\ncontent-type: %s\r\ncontent-length: 100\r\n\r\n{"
+CHUNKED = (
+    b"POST /queue/requests HTTP/1.1\r\nhost: u\r\ncontent-type: application/json\r\n"
+    b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n"
+)
+
+
+async def test_calls_that_pile_up_behind_one_that_waits_end_the_connection(daemon: Daemon) -> None:
+    async with asyncio.timeout(10), daemon.connection() as (reader, writer):
+        writer.write(LONG_POLL + SHORT * (server.PIPELINED_MAX + 1))
+        assert await reader.read() == b""
+    await eventually(lambda: not daemon.deps.waiters._lines, "it is still waited for")
+
+
+async def test_calls_in_line_are_answered_one_after_the_other(daemon: Daemon) -> None:
+    async with asyncio.timeout(10), daemon.connection() as (reader, writer):
+        writer.write(SHORT * (server.PIPELINED_MAX + 1))
+        for _ in range(server.PIPELINED_MAX + 1):
+            assert (await reader.readuntil(b'{"results":[]}')).startswith(b"HTTP/1.1 200 ")
+
+
+def reads_nothing(connection: server._Protocol) -> bool:
+    return connection.flow.read_paused
+
+
+async def test_nothing_is_read_while_calls_stand_in_line(daemon: Daemon, connections: list[server._Protocol]) -> None:
+    async with asyncio.timeout(10), daemon.connection() as (reader, writer):
+        writer.write(LONG_POLL + SHORT)
+        await eventually(lambda: bool(daemon.deps.waiters._lines), "nobody pulls")
+        [connection] = connections
+        assert reads_nothing(connection)
+        daemon.deps.waiters.close()
+        await reader.readuntil(b'{"results":[]}')
+        await reader.readuntil(b'{"results":[]}')
+        assert not reads_nothing(connection)
+        writer.write(SHORT)
+        await reader.readuntil(b'{"results":[]}')
+
+
+async def test_what_comes_behind_a_call_that_ends_the_connection_is_not_stored(daemon: Daemon) -> None:
+    head = (
+        b"POST /queue/requests HTTP/1.1\r\nhost: u\r\ncontent-type: application/json\r\n%scontent-length: %d\r\n\r\n%s"
+    )
+    good = envelope()
+    async with asyncio.timeout(10), daemon.connection() as (reader, writer):
+        writer.write(head % (b"connection: close\r\n", 1, b"{") + head % (b"", len(good), good))
+        answers = await reader.read()
+    assert answers.count(b"HTTP/1.1") == 1
+    async with daemon.client() as client:
+        await client.get("/healthz")
+    assert await daemon.count() == 0
+
+
+async def test_trailers_change_nothing(daemon: Daemon) -> None:
+    body = envelope()
+    async with daemon.connection() as (reader, writer):
+        writer.write(CHUNKED % (len(body), body) + b"content-encoding: gzip\r\nidempotency-key: k\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
+    assert await daemon._one("select count(*) from idempotency_keys") == 0
+
+
+@pytest.mark.parametrize("piece", [b"x: y\r\n" * 1_000, b"z" * 6_000], ids=["many", "one that is long"])
+async def test_trailers_without_an_end_are_refused(daemon: Daemon, piece: bytes) -> None:
+    async with asyncio.timeout(10), daemon.connection() as (reader, writer):
+        writer.write(CHUNKED % (2, b"{}") + b"x: ")
+        for _ in range(60):
+            writer.write(piece)
+        answer = await reader.read(100)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.fixture
+def sweeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SWEEP_TICKS", 1)
+    monkeypatch.setattr(server, "TICK_S", 0.01)
+
+
+async def _swept(daemon: Daemon) -> None:
+    """Returns when the others have been looked at twice: who says nothing is let go at the next look."""
+    for _ in range(2):
+        async with daemon.connection() as (reader, _):
+            assert await reader.read() == b""
+
+
+@pytest.mark.usefixtures("sweeping")
+async def test_a_long_poll_that_was_begun_before_the_last_answer_is_not_idle(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = envelope()
+    async with asyncio.timeout(20), daemon.connection() as (reader, writer):
+        writer.write(
+            b"POST /queue/requests HTTP/1.1\r\nhost: u\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body) + LONG_POLL[:30]
+        )
+        await reader.readuntil(b"false}")
+        writer.write(LONG_POLL[30:])
+        await eventually(lambda: bool(daemon.deps.waiters._lines), "nobody pulls")
+        monkeypatch.setattr(server, "HEADER_TIMEOUT_S", -1.0)
+        monkeypatch.setattr(server, "KEEP_ALIVE_S", -1.0)
+        await _swept(daemon)
+        assert daemon.deps.waiters._lines
+        daemon.deps.waiters.close()
+        assert (await reader.readuntil(b'{"results":[]}')).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.usefixtures("sweeping")
+@pytest.mark.parametrize("kind", [b"application/json", b"application/x-ndjson"])
+async def test_a_body_that_does_not_come_ends_its_connection(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
+    monkeypatch.setattr(server, "BODY_TIMEOUT_S", -1.0)
+    async with asyncio.timeout(10), daemon.connection() as (reader, writer):
+        writer.write(UPLOAD % kind)
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"\r\nconnection: close\r\n" in answer
+
+
+@pytest.mark.usefixtures("sweeping")
+async def test_a_body_that_we_do_not_read_may_stand_still(
+    daemon: Daemon, connections: list[server._Protocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_TIMEOUT_S", 0.0)
+    async with asyncio.timeout(10), daemon.connection() as (_, writer):
+        writer.write(LONG_POLL + UPLOAD % b"application/json")
+        await eventually(lambda: bool(daemon.deps.waiters._lines), "nobody pulls")
+        monkeypatch.setattr(server, "HEADER_TIMEOUT_S", -1.0)
+        await _swept(daemon)
+        assert connections[0]._body_since is not None and not connections[0].transport.is_closing()

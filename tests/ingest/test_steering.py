@@ -144,8 +144,14 @@ async def test_a_bulk_upload_stores_what_fits_and_says_where_to_go_on(
 
 
 async def test_a_paused_queue_accepts_and_forms_nothing(daemon: Daemon, client: httpx2.AsyncClient) -> None:
+    misspelt = await client.post("/queue/queues/lables/pause", json={})
+    assert await code(misspelt) == (404, "not_found")
+    assert misspelt.json()["detail"] == "there is no queue 'lables' (there are none yet)"
+    await client.patch("/queue/queues/labels", json={"linger_s": 30})  # a setting makes one
     paused = await client.post("/queue/queues/labels/pause", json={"reason": "the prompt is wrong"})
     assert (paused.json()["paused"], paused.json()["pause_reason"]) == (True, "the prompt is wrong")
+    misspelt = await client.post("/queue/queues/lables/pause", json={})
+    assert misspelt.json()["detail"] == "there is no queue 'lables' (there are: labels)"
     assert (await take(client, queue="labels")).status_code == 201
     assert list(await daemon.store.groups()) == []
     assert (await client.post("/queue/queues/labels/resume")).json() == {"resumed": True}
@@ -184,8 +190,8 @@ async def test_a_drained_daemon_accepts_nothing_until_it_is_told_to(daemon: Daem
 
 
 async def test_what_holds_a_drain_up_is_told(daemon: Daemon, client: httpx2.AsyncClient) -> None:
-    await client.post("/queue/queues/labels/pause", json={"reason": "the prompt is wrong"})
     await taken(client, queue="labels")
+    await client.post("/queue/queues/labels/pause", json={"reason": "the prompt is wrong"})
     await daemon.store.pause_account("401: the key", None, "test", daemon.clock.now())
     told = (await client.post("/queue/drain", json={})).json()
     assert told["held_by"] == [
@@ -295,3 +301,13 @@ async def test_changes_at_the_same_time_all_hold(daemon: Daemon, client: httpx2.
     assert ids[0] is None and None not in ids[1:]
     shown = [(await client.get(f"/queue/requests/{id}")).json()["priority"] for id in ids[1:]]
     assert shown == [n % 9 for n in range(1, 20)]
+
+
+async def test_a_check_under_way_keeps_the_defaults_it_began_with(daemon: Daemon, client: httpx2.AsyncClient) -> None:
+    """Large envelopes are checked in threads: a queue must not lose its settings while those of another change."""
+    await client.patch("/queue/queues/one", json={"priority": 3})
+    seen = daemon.deps.queues.defaults
+    before = dict(seen)
+    await client.patch("/queue/queues/two", json={"priority": 4})
+    assert seen == before and seen.keys() == {"one"}
+    assert daemon.deps.queues.defaults.keys() == {"one", "two"}

@@ -303,3 +303,34 @@ async def test_a_head_of_it_is_refused_and_hands_out_nothing(client: httpx2.Asyn
     assert (await client.head("/queue/results/stream")).status_code == 405
     wrong = await client.get("/queue/results/stream", headers={"last-event-id": "abc"})
     assert wrong.status_code == 422
+
+
+async def test_a_stream_that_skips_what_comes_leaves_it_to_those_behind_it(tmp_path: Path) -> None:
+    """Only the first in line is woken: one that finds nothing behind its cursor must not be the end of it."""
+    async with (
+        running(tmp_path, interval_s=3_600) as daemon,
+        daemon.client() as client,
+        stream(client, "?after=999999999999"),
+        stream(client, "?after=999999999998"),
+    ):
+        await eventually(lambda: lines(daemon) == 2, "not both are there")
+        async with stream(client) as listener:
+            await eventually(lambda: lines(daemon) == 3, "the third is not there")
+            ids = await results(daemon, client, 2)
+            await listener.until(lambda got: len(got.events) == 2)
+            assert sorted(listener.ids) == sorted(ids)
+
+
+async def test_a_stream_with_a_call_behind_it_gives_back_what_it_was_handed(
+    daemon: Daemon, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "PING_S", 0.01)
+    [id] = await results(daemon, client)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(daemon.path))
+        caller.sendall(
+            b"GET /queue/results/stream?lease=3600 HTTP/1.1\r\nhost: u\r\n\r\nGET /healthz HTTP/1.1\r\nhost: u\r\n\r\n"
+        )
+        await eventually(lambda: id in daemon.deps.waiters.windows._owners, "it was not handed out")
+    [again] = (await client.get("/queue/results?wait=10")).json()["results"]
+    assert (again["delivery_id"], again["attempt"]) == (id, 2)

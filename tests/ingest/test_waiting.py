@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,85 @@ async def test_one_look_up_serves_all_that_wait(daemon: Daemon, client: httpx2.A
         await waiters.step(daemon.clock.now())
         assert [future.done() for future in futures] == [True] * 20 + [False] * 10
     assert len(calls) == 2  # what follows the last one found is looked at once more
+
+
+def _watched() -> bool:
+    """Whether any call is under way that watches for its caller's end."""
+    return any(task.get_name() == "ingest.hung_up" for task in asyncio.all_tasks())
+
+
+async def test_a_result_is_not_confirmed_to_a_caller_that_died_with_another_call_in_line(
+    daemon: Daemon, client: httpx2.AsyncClient
+) -> None:
+    id = await _accepted(client)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(daemon.path))
+        caller.sendall(
+            b"GET /queue/requests/%s?wait=60&ack=true HTTP/1.1\r\nhost: u\r\n\r\n" % id.encode()
+            + b"GET /healthz HTTP/1.1\r\nhost: u\r\n\r\n"
+        )
+        await eventually(lambda: _waiting(daemon) == 1, "nobody waits")
+    await daemon.finish([id])
+    await eventually(lambda: not _watched(), "the call goes on")
+    assert await _delivery(client, id) == "pending"
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /healthz HTTP/1.1\r\nhost: u\r\n\r\n"])
+async def test_what_was_pulled_by_a_caller_that_died_can_be_had_at_once(
+    daemon: Daemon, client: httpx2.AsyncClient, behind: bytes
+) -> None:
+    id = await _accepted(client)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(daemon.path))
+        caller.sendall(b"GET /queue/results?wait=60&lease=3600 HTTP/1.1\r\nhost: u\r\n\r\n" + behind)
+        await eventually(lambda: _in_line(daemon) == 1, "nobody pulls")
+        pulling, really = asyncio.Event(), daemon.store.pull
+
+        async def pull(*what: Any, **how: Any) -> Any:
+            handed = await really(*what, **how)
+            pulling.set()
+            if handed:
+                caller.close()
+            return handed
+
+        daemon.store.pull = pull  # type: ignore[method-assign]
+        await daemon.finish([id])
+        await pulling.wait()
+        await eventually(lambda: not _watched(), "the call goes on")
+    daemon.store.pull = really  # type: ignore[method-assign]
+    [again] = (await client.get("/queue/results?wait=10")).json()["results"]
+    assert (again["request_id"], again["attempt"]) == (id, 2)
+
+
+async def test_what_was_pulled_by_a_caller_that_died_while_it_read_can_be_had_at_once(
+    daemon: Daemon, client: httpx2.AsyncClient
+) -> None:
+    id = await _accepted(client)
+    await daemon.finish([id], b'{"type":"succeeded","message":{"x":"%s"}}' % (b"y" * 3_000_000))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        caller.connect(str(daemon.path))
+        caller.sendall(b"GET /queue/results?lease=3600 HTTP/1.1\r\nhost: u\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert await asyncio.get_running_loop().sock_recv(caller, 1_000)
+    [again] = (await client.get("/queue/results?wait=10")).json()["results"]
+    assert (again["request_id"], again["attempt"]) == (id, 2)
+
+
+async def test_what_is_given_back_late_is_not_taken_from_the_next_one(
+    daemon: Daemon, client: httpx2.AsyncClient
+) -> None:
+    """The caller that died had a lease, and it was over by then."""
+    id = await _accepted(client)
+    await daemon.finish([id], b'{"type":"succeeded","message":{"x":"%s"}}' % (b"y" * 3_000_000))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.setblocking(False)
+        caller.connect(str(daemon.path))
+        caller.sendall(b"GET /queue/results?lease=1 HTTP/1.1\r\nhost: u\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert await asyncio.get_running_loop().sock_recv(caller, 1_000)
+        daemon.clock.ahead_s = 2.0
+        assert (await daemon.store.return_lapsed(daemon.clock.now()))[0] == 1
+        assert len((await client.get("/queue/results?lease=3600")).json()["results"]) == 1
+    await eventually(lambda: not _watched(), "the call goes on")
+    assert await _delivery(client, id) == "sending"

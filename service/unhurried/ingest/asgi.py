@@ -19,6 +19,8 @@ NDJSON: Final = (b"content-type", b"application/x-ndjson")
 
 PEER: Final = "unhurried.peer"
 """Extension of the scope: ``{"pid", "uid", "gid"}`` of the process at the other end of the socket."""
+CLOSING: Final = "unhurried.closing"
+"""Extension of the scope: a function that says whether the connection has ended, or is about to."""
 BODY_READ: Final = "unhurried.body_read"
 """Set in the scope once nothing of the body is left to be received."""
 ENVELOPE_ROOM: Final = 65_536
@@ -29,6 +31,10 @@ LINGER_S: Final = 3.0
 LINGER_BYTES: Final = 1_000_000_000
 """How long, and for how much, an early answer goes on reading what the caller still sends. A client that sends first
 and reads afterwards would otherwise see a broken pipe and not the answer."""
+
+
+END: Final[Message] = {"type": "http.response.body", "body": b""}
+"""The last message of an answer whose body has been sent."""
 
 
 class ClientGone(Exception):
@@ -120,6 +126,22 @@ async def answer(send: Send, status: int, body: bytes, headers: Headers = (JSON,
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
+
+
+async def hand_over(scope: Scope, send: Send, body: bytes, headers: Headers = (JSON,)) -> bool:
+    """Answer 200 but for the last message, ``END``, and say whether all of it has left this process: what was handed
+    over then is the caller's."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when all is written
+    return not closing(scope)
+
+
+def closing(scope: Scope) -> bool:
+    """Whether the caller has gone: what is sent from here on does not arrive."""
+    is_closing = scope.get("extensions", {}).get(CLOSING)
+    return is_closing is not None and is_closing()
 
 
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:

@@ -33,6 +33,8 @@ LINGER_S: Final = 0.2
 SPOOL_MEMORY_BYTES: Final = 1_000_000
 ANSWER_PIECE_BYTES: Final = 262_144
 BUSY_PAUSE_MAX_S: Final = 0.25
+REFUSED_MAX: Final = 10_000
+"""With more refused lines an upload is stopped: each costs a hundred bytes of answer for every two it may have."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Bulk:
                 await upload.run(receive)
             finally:
                 upload.close()
-            await _answer(send, upload.tally, spool)
+            await _answer(scope, send, upload.tally, spool)
 
 
 class Upload:
@@ -243,6 +245,9 @@ class Upload:
             raise self._with_tally(problems.from_full(full)) from None
         if requests:
             self._deps.bells.flusher.ring()
+        if self.tally.refused > REFUSED_MAX:
+            detail = f"{self.tally.refused:,} lines were refused; what follows line {last_line:,} was not looked at"
+            raise self._with_tally(Problem("invalid_request", detail))
 
     def _write(self, answers: bytes) -> None:
         try:
@@ -271,8 +276,8 @@ class Upload:
         else:
             self.tally.accepted += 1
         duplicate = b"true" if outcome.duplicate else b"false"
-        return b'{"line":%d,"id":"%s","state":"%s","duplicate":%s}\n' % (
-            line, outcome.id.encode(), outcome.state.encode(), duplicate,
+        return b'{"line":%d,"id":"%s","state":%s,"duplicate":%s}\n' % (
+            line, outcome.id.encode(), outcome.state_json, duplicate,
         )  # fmt: skip
 
     def _with_tally(self, problem: Problem) -> Problem:
@@ -281,7 +286,7 @@ class Upload:
         return problem
 
 
-async def _answer(send: Send, tally: Tally, spool: IO[bytes]) -> None:
+async def _answer(scope: Scope, send: Send, tally: Tally, spool: IO[bytes]) -> None:
     last = msgspec.json.encode({"summary": tally.summary()}) + b"\n"
     length = spool.tell() + len(last)
     headers = [NDJSON, (b"content-length", b"%d" % length)]
@@ -289,4 +294,7 @@ async def _answer(send: Send, tally: Tally, spool: IO[bytes]) -> None:
     spool.seek(0)
     while piece := spool.read(ANSWER_PIECE_BYTES):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await asyncio.sleep(0)  # a caller that reads as fast as we write, or that has gone, would never let go
+        if asgi.closing(scope):
+            raise ClientGone
     await send({"type": "http.response.body", "body": last})

@@ -168,7 +168,7 @@ def answer_to(outcome: Accepted) -> tuple[int, Headers, bytes]:
     """Status, headers and body."""
     id = outcome.id.encode()
     status, duplicate = (200, b"true") if outcome.duplicate else (201, b"false")
-    body = b'{"id":"%s","state":"%s","duplicate":%s}' % (id, outcome.state.encode(), duplicate)
+    body = b'{"id":"%s","state":%s,"duplicate":%s}' % (id, outcome.state_json, duplicate)
     return status, (JSON, (b"location", b"/queue/requests/" + id)), body
 
 

@@ -5,19 +5,21 @@ most single ones are taken by ``express`` before they become ASGI.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Final
 
 import msgspec
 import structlog
 
+from unhurried.clock import Ms, after
 from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted
 from unhurried.domain.states import FINAL_REQUEST_STATES
 from unhurried.ingest import asgi, bulk, express, problems, views
 from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
+from unhurried.loop import TryLater
 from unhurried.store.errors import StoreBusy, StoreFull
 from unhurried.store.records import Handed, RequestView
 
@@ -110,7 +112,10 @@ class HotRoutes:
             view, handed = await self._wait(request_id, wait_s, gone)
             if gone.done():
                 raise ClientGone
-            await self._hand_over(view, handed, gone, send, ack=ack)
+            arrived = await asgi.hand_over(scope, send, views.encode(views.request(view, handed)))
+            if ack and arrived and handed is not None and handed.delivery_id is not None:
+                await self._confirm(handed.delivery_id)
+            await send(asgi.END)
 
     async def _wait(
         self, request_id: str, wait_s: float, gone: asyncio.Task[None]
@@ -122,21 +127,6 @@ class HotRoutes:
                 await self._deps.waiters.wait(outcome, gone, until)
                 view = await self._view(request_id)
             return view, await self._store.result(request_id) if view.state in FINAL_REQUEST_STATES else None
-
-    async def _hand_over(
-        self, view: RequestView, handed: Handed | None, gone: asyncio.Task[None], send: Send, *, ack: bool
-    ) -> None:
-        """Answer; with ``ack``, confirm the delivery once the answer has left this process."""
-        body = views.encode(views.request(view, handed))
-        headers = [JSON, (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        if ack and handed is not None and handed.delivery_id is not None:
-            await send({"type": "http.response.body", "body": b"", "more_body": True})  # returns when all is written
-            await asyncio.sleep(0)  # lets ``gone`` notice a connection that broke meanwhile
-            if not gone.done():
-                await self._confirm(handed.delivery_id)
-        await send({"type": "http.response.body", "body": b""})
 
     async def _confirm(self, delivery_id: str) -> None:
         try:
@@ -164,21 +154,32 @@ class HotRoutes:
             with waiters.line(destination) as place:
                 while True:
                     place.rearm()
+                    now = self._deps.clock.now()
                     handed = await self._store.pull(
-                        destination, limit=limit, bytes_max=PULL_BYTES, lease_s=lease_s, now=self._deps.clock.now()
+                        destination, limit=limit, bytes_max=PULL_BYTES, lease_s=lease_s, now=now
                     )
                     if handed:
                         waiters.wake(destination)  # there may be more, for the next in line
                         self._deps.bells.dispatcher.ring()
                     if handed or not await waiters.wait(place.woken, gone, until):
                         break
-            if gone.done():
-                raise ClientGone  # what it was given comes back when the lease is over
-        shown = views.results(handed)
-        if b"ndjson" in (asgi.header(scope, b"accept") or b""):
-            await asgi.answer(send, 200, b"".join(views.encode(one) + b"\n" for one in shown), (NDJSON,))
-        else:
-            await asgi.answer(send, 200, views.encode(views.Results(shown)))
+            shown = views.results(handed)
+            if b"ndjson" in (asgi.header(scope, b"accept") or b""):
+                body, kind = b"".join(views.encode(one) + b"\n" for one in shown), NDJSON
+            else:
+                body, kind = views.encode(views.Results(shown)), JSON
+            if not await asgi.hand_over(scope, send, body, (kind,)):
+                await self._give_back(destination, handed, after(now, lease_s))
+            await send(asgi.END)
+
+    async def _give_back(self, destination: str, handed: Sequence[Handed], lease_until: Ms) -> None:
+        """The caller has gone. After a lease they may be in another's hands."""
+        now = self._deps.clock.now()
+        if not handed or now >= lease_until:
+            return
+        with suppress(TryLater):  # then they come back at the end of their lease
+            await self._store.give_back([str(one.delivery_id) for one in handed], now)
+            self._deps.waiters.wake(destination)
 
     async def ack(self, scope: Scope, receive: Receive, send: Send) -> None:
         """``POST /queue/results/ack``."""

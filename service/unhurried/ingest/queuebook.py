@@ -31,9 +31,8 @@ class QueueBook:
                 of_queue[queue.name] = own
             if queue.settings.open_requests_max is not None:
                 limits[queue.name] = (queue.id, queue.settings.open_requests_max)
-        # In place: others hold on to the mapping.
-        self.defaults.clear()
-        self.defaults.update(of_queue)
+        # Replaced, never changed: large envelopes are checked in threads, which look into it meanwhile.
+        self.defaults = of_queue
         self._limits = limits
 
     @asynccontextmanager

@@ -9,26 +9,35 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from unhurried.clock import Clock
-from unhurried.ingest.asgi import PEER, Headers
+from unhurried.ingest.asgi import CLOSING, PEER, Headers
 from unhurried.ingest.express import TARGET, Express, Head, head_of
 from unhurried.ingest.front import Front
 
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
 HEADER_BYTES_MAX: Final = 65_536
-"""At about this size of request line and headers the connection is ended."""
+"""At about this size of request line and headers the connection is ended; and of what a body has besides its bytes."""
 HEADER_TIMEOUT_S: Final = 30.0
 """How long a connection may say nothing before its first request, or take to finish headers it has begun."""
+BODY_TIMEOUT_S: Final = 60.0
+"""How long a body that was announced may stand still."""
 KEEP_ALIVE_S: Final = 75
+PIPELINED_MAX: Final = 64
+"""Calls that stand in line behind one that is not answered; with more the connection is ended."""
 CONNECTIONS_MAX: Final = 16_384
 FILES_RESERVED: Final = 256
 """File descriptors kept for everything else: the database, upstream, spools."""
@@ -129,11 +138,15 @@ class _Uvicorn(uvicorn.Server):
             await self._clock.wait(self._stop, TICK_S)
 
     def _sweep(self) -> None:
-        """End connections that dawdle over their headers, or that have been idle: they hold a file descriptor each."""
+        """End connections that do not get on with a call, or that have been idle: they hold a file descriptor each."""
         now = monotonic()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, _Protocol) and (connection.dawdles(now) or connection.is_idle(now)):
+            if not isinstance(connection, _Protocol) or connection.transport.is_closing():
+                continue
+            if connection.dawdles(now) or connection.is_idle(now):
                 connection.transport.close()
+            elif connection.stands_still(now):
+                connection.end_body(408, "The body did not come")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._at_stop()
@@ -155,20 +168,44 @@ class _Protocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._express = express
         self._exchange: _Exchange | None = None  # a call of the express lane whose body is coming in
+        self._running: RequestResponseCycle | None = None  # or the last that ran; ``cycle`` is the newest
         self.peer_uid: int | None = None
         self._extensions: dict[str, Any] = {}
         self._headers_since: float | None = monotonic()
-        self._header_bytes = 0
+        self._body_since: float | None = None  # while one is coming in: when something last came
+        self._body_grew = False
+        self._barren_bytes = 0  # that came and were no bytes of a body
         self._idle_since: float | None = None
 
     def dawdles(self, now: float) -> bool:
         return self._headers_since is not None and now - self._headers_since > HEADER_TIMEOUT_S
 
     def is_idle(self, now: float) -> bool:
-        return self._idle_since is not None and now - self._idle_since > KEEP_ALIVE_S
+        return (
+            self._idle_since is not None
+            and now - self._idle_since > KEEP_ALIVE_S
+            and self._headers_since is None
+            and self._is_free()
+        )
+
+    def stands_still(self, now: float) -> bool:
+        """Whether a body does not go on. While we do not read, that is not the caller's fault: its time begins anew."""
+        if self._body_since is None:
+            return False
+        if self.flow.read_paused:
+            self._body_since = now
+        return now - self._body_since > BODY_TIMEOUT_S
+
+    def end_body(self, status: int, title: str) -> None:
+        """Refuse a call whose body is coming in, and the connection with it."""
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self._refuse(status, "invalid_request", title)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         # A send then returns when everything is with the kernel: "written" is true, and large answers do not pile up.
         transport.set_write_buffer_limits(high=0)
         # asyncio reads into a new buffer each time. One of its usual 256 KB is mapped and unmapped by the system, which
@@ -177,26 +214,48 @@ class _Protocol(HttpToolsProtocol):
         if (peer := _peer(transport)) is not None:
             self._extensions[PEER] = peer
             self.peer_uid = peer["uid"]
+        self._extensions[CLOSING] = transport.is_closing
         if len(self.connections) > _connections_max():
             self._refuse(503, "busy", "Too many connections", b"retry-after: 1\r\n")
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn's, which tells only the newest call: the one that runs may have others behind it."""
+        for cycle in (self._running, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        super().connection_lost(exc)
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._headers_since is None or self.transport.is_closing():
+        if self._body_since is not None:
+            self._body_since = monotonic()
+            if self._body_grew:
+                self._body_grew = False
+                self._barren_bytes = 0
+                return
+        elif self._headers_since is None:
             return
-        self._header_bytes += len(data)
-        if self._header_bytes > HEADER_BYTES_MAX:
-            self._refuse(431, "invalid_request", "The headers are too large")
+        if self.transport.is_closing():
+            return
+        self._barren_bytes += len(data)
+        if self._barren_bytes > HEADER_BYTES_MAX:
+            if self._body_since is None:
+                self._refuse(431, "invalid_request", "The headers are too large")
+            else:
+                self.end_body(431, "The trailers are too large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = self._extensions
         self._headers_since = monotonic()
-        self._header_bytes = 0
-        self._idle_since = None
+        self._barren_bytes = 0
 
     def on_headers_complete(self) -> None:
-        self._headers_since = None
+        self._body_since, self._headers_since = self._headers_since, None
+        self._idle_since = None
+        if self.transport.is_closing():
+            return  # it came behind a call that ends the connection, and will not be answered
         if (
             self.url == TARGET
             and self.parser.get_method() == b"POST"
@@ -207,11 +266,23 @@ class _Protocol(HttpToolsProtocol):
             self.cycle = self._exchange  # type: ignore[assignment]  # it stands in for uvicorn's
             return
         super().on_headers_complete()
+        self.headers = _DROPPED  # type: ignore[assignment]  # trailers go there
         if self.scope["method"] != "HEAD":  # its answer is all head
             # The cycle has not run yet: its task starts with the next turn of the loop, or later.
             self.cycle.transport = _Joining(self.transport, self.cycle)  # type: ignore[assignment]
+        if len(self.pipeline) > PIPELINED_MAX:
+            self.pipeline.clear()
+            self.transport.close()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_grew = True
+        if self._exchange is not None:
+            self._exchange.body += body
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._body_since = None
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             super().on_message_complete()
@@ -228,11 +299,15 @@ class _Protocol(HttpToolsProtocol):
         """As uvicorn's, but without a timer for each answer: ``_sweep`` ends idle connections."""
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._idle_since = monotonic()
+        self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: "ASGI3Application") -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "invalid_request", "This is no HTTP request")
@@ -246,6 +321,30 @@ class _Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
+_DROPPED: Final[deque[tuple[bytes, bytes]]] = deque(maxlen=0)
+"""Keeps nothing of what is put into it."""
+
+
+class _Flow(FlowControl):
+    """Nothing is read while calls stand in line on the connection, or while its caller does not read our answers."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self.write_paused and not self._pipeline:
+            super().resume_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.resume_reading()
+
+
 class _Exchange:
     """A call in the express lane. To uvicorn it is a cycle: it says when it is complete, and whether the connection
     stays."""
@@ -254,6 +353,7 @@ class _Exchange:
         "_protocol", "body", "disconnected", "idempotency_key", "keep_alive", "message_event", "more_body", "peer_uid",
         "response_complete",
     )  # fmt: skip
+    response_started = False  # an answer is written as a whole
 
     def __init__(self, protocol: _Protocol, head: Head) -> None:
         self._protocol = protocol

@@ -150,6 +150,8 @@ class _Stream:
                     self._waiters.wake(wish.destination)  # there may be more, for the next in line
                     self._deps.bells.dispatcher.ring()  # it has a lease to watch
                     return handed
+                if wish.after_seq:  # what it skips may be for one behind it, who passes it on in turn
+                    self._waiters.wake(wish.destination, behind=place)
                 await self._wait(place.woken, math.inf)
         return ()
 

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Final
 
 from unhurried.clock import Clock, Ms, after
@@ -77,9 +78,10 @@ class Waiters:
         """Whether the server ends, and nobody is to wait any more."""
         return self._closed
 
-    def wake(self, destination: str) -> None:
-        """Wake the first in line who is not awake yet."""
-        for place in self._lines.get(destination, ()):
+    def wake(self, destination: str, behind: Place | None = None) -> None:
+        """Wake the first in line who is not awake yet; of those behind a place, if one is given."""
+        line = self._lines.get(destination, deque())
+        for place in islice(line, 0 if behind is None else line.index(behind) + 1, None):
             if not place.woken.done():
                 place.woken.set_result(None)
                 return
