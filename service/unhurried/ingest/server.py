@@ -254,8 +254,6 @@ class _Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._body_since, self._headers_since = self._headers_since, None
         self._idle_since = None
-        if self.transport.is_closing():
-            return  # it came behind a call that ends the connection, and will not be answered
         if (
             self.url == TARGET
             and self.parser.get_method() == b"POST"
