@@ -69,7 +69,7 @@ class FlusherSettings(_Part):
     deadline_classes_s: tuple[float, ...] = Field(
         (3_600.0, 21_600.0, 86_400.0), description="Bounds of the deadline classes; a batch never mixes two classes."
     )
-    chunk_requests: int = Field(1_000, ge=1, le=10_000, description="Members added to a forming batch in one commit.")
+    chunk_requests: int = Field(500, ge=1, le=10_000, description="Members added to a forming batch in one commit.")
 
 
 class SubmissionSettings(_Part):
