@@ -40,10 +40,12 @@ def office(scene: Stage) -> Iterator[Stage]:
 
 def wait_for_upstream(scene: Stage) -> None:
     """A stop waits for the SDK to be imported, which can take longer than anything that is tested here."""
-    scene.until(
-        lambda: scene.tail(10_000).count('"daemon.upstream"') == scene.tail(10_000).count('"daemon.ready"'),
-        "upstream is there",
-    )
+
+    def is_there() -> bool:
+        said = scene.tail(10_000)
+        return said.rfind('"daemon.upstream"') > said.rfind('"daemon.ready"')
+
+    scene.until(is_there, "upstream is there")
 
 
 def add(client: Client, receiver: Receiver, name: str = APP, secrets: tuple[str, ...] = ("env:APP_SECRET",)) -> None:
