@@ -371,3 +371,21 @@ async def test_a_reader_keeps_the_bytes_in_the_log_until_it_ends(tmp_path: Path)
     finally:
         await reader.close()
         await shop.close()
+
+
+async def test_an_erase_killed_before_its_log_was_emptied_is_made_good_by_the_next_boot(tmp_path: Path) -> None:
+    shop = await open_shop(tmp_path / "unhurried.db", NOW, StoreConfig(readers=1))
+    reader = await open_reader(shop.path)
+    id = await confided(shop)
+    await reader.execute("begin")
+    await reader.execute("select count(*) from requests")
+    assert await shop.store.erase(id, "test", NOW) is False
+    await shop.close(clean=False)  # while the reader keeps SQLite from emptying the log at the last close
+    assert traces(shop.path)
+    await reader.close()
+    shop = await open_shop(shop.path, NOW, StoreConfig(readers=1))
+    try:
+        assert await shop.store.empty_log(only_owed=True) is True  # the keeper's first look
+        assert traces(shop.path) == []
+    finally:
+        await shop.close()

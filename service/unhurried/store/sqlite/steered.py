@@ -24,8 +24,9 @@ T = TypeVar("T")
 class Steered:
     _writer_db: aiosqlite.Connection
     _deadline_classes_s: Sequence[float]
-    _log_owed = False
-    """Whether the write-ahead log still has the contents of a request that was erased."""
+    _log_owed = True
+    """Whether the write-ahead log may still have the contents of a request that was erased. At start nobody knows: an
+    erase may have been killed between its commit and the emptying of the log."""
 
     async def _write(self, work: Callable[[Tx], T], *, size: int = 512, weight: int = 1) -> T:
         raise NotImplementedError
