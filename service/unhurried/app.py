@@ -29,6 +29,7 @@ from unhurried.domain.queue import QueueSettings
 from unhurried.domain.request import Defaults
 from unhurried.domain.settling import SettlePolicy
 from unhurried.domain.submitting import PausePolicy
+from unhurried.failpoints import failpoint
 from unhurried.flusher import Flusher
 from unhurried.keeper import Keeper
 from unhurried.keeper import Limits as KeeperLimits
@@ -60,6 +61,7 @@ def run(settings: Settings) -> int:
     """
     logging.setup(settings.log.format, settings.log.level)
     configuration.require_upstream(settings.upstream)
+    configuration.arm_failpoints(settings.upstream)
     asyncio.run(_serve(settings))
     return 0
 
@@ -103,6 +105,7 @@ class Stop:
             return
         log.info("daemon.stopping", grace_s=self._grace_s, **why)
         self.event.set()
+        failpoint("stop.ordered")
         self._bells.ring_all()
         if self._deadline is not None:
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._grace_s)
@@ -136,10 +139,12 @@ async def _serve(settings: Settings) -> None:
                 try:
                     clean = await _run_rooms(settings, store, clock, bells, stop, writing.done)
                 finally:
+                    failpoint("stop.finished")
                     store.stop_writing()
         except BaseExceptionGroup as errors:
             raise _first(errors) from errors
         finally:
+            failpoint("stop.written")
             await store.close(clean=clean, now=clock.now())
             log.info("daemon.stopped", clean=clean)
 
@@ -150,7 +155,9 @@ async def _run_rooms(
     """Everything between the first and the last write. Returns whether all of it finished within the grace."""
     base_url = configuration.base_url(settings.upstream)
     await store.bind_account(base_url, clock.now())
+    failpoint("start.bound")
     recovered = await store.recover(clock.now())
+    failpoint("start.recovered")
     log.info("daemon.recovered", epoch=store.epoch, migrated=store.migrated, **recovered)
 
     health, meters = Health(), Meters()
@@ -228,10 +235,12 @@ async def _run_rooms(
             keeper = Keeper(store, settings.keeper, _keeper_limits(settings))
             loops.start("keeper", keeper.step, bells.keeper, prompt=True)
             await server.ready.wait()
+            failpoint("start.listening")
             log.info("daemon.ready", socket=str(settings.socket), database=str(settings.database), pid=os.getpid())
             workspace = Workspace()
             upstream = await _connect(settings, workspace, meters, stop.event, clock)
             if upstream is not None:
+                failpoint("start.connected")
                 _start_loops(loops, settings, store, upstream, clock, bells, workspace, meters)
                 gc.freeze()  # a collection that walks through all that starting up has made takes a tenth of a second
                 health.mark_ready()

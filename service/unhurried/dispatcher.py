@@ -30,6 +30,7 @@ from unhurried.domain.delivering import (
     parse_target,
 )
 from unhurried.domain.request import Refusal
+from unhurried.failpoints import failpoint
 from unhurried.loop import Bell, TryLater
 from unhurried.store.contract import DispatcherStore
 from unhurried.store.records import Claimed, Destination
@@ -113,6 +114,7 @@ class Dispatcher:
             claimed = await self._store.claim(wanted, self._policy.lease_s, now)
             if not claimed:
                 return later  # paused, or confirmed by its caller, since it was looked at
+            failpoint("dispatcher.claimed")
             for one in claimed:
                 self._under_way[one.destination_id] += 1
                 self._group.create_task(self._courier(one), name="courier")
@@ -143,9 +145,11 @@ class Dispatcher:
                 rounds += 1
                 began = time.monotonic()
                 outcome = await self._attempt(claimed)
+                failpoint("dispatcher.sent")
                 self.attempt_seconds[claimed.destination].add(time.monotonic() - began)
                 self.attempts[claimed.destination, OUTCOMES[type(outcome)]] += 1
                 claimed = await self._record(claimed, outcome, go_on=rounds < ROUNDS_MAX and not self._stop.is_set())
+                failpoint("dispatcher.recorded")
                 if rounds == 1 and claimed is not None:
                     self._bell.ring()  # a destination that was tried by one courier works again: others may join it
         finally:

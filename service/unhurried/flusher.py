@@ -12,6 +12,7 @@ from unhurried.clock import Clock, Ms, seconds_between
 from unhurried.domain import grouping
 from unhurried.domain.batch import BatchId, new_nonce
 from unhurried.domain.grouping import PAUSE_MAX_S, Group, Limits, Order
+from unhurried.failpoints import failpoint
 from unhurried.loop import Bell
 from unhurried.store.contract import FlusherStore
 
@@ -67,6 +68,7 @@ class Flusher:
 
     async def _form(self, order: Order) -> None:
         batch_id = await self._store.begin_batch(order, new_nonce(), self._clock.now())
+        failpoint("flusher.begun")
         added = 1
         while added:
             added = await self._store.add_members(
@@ -76,11 +78,13 @@ class Flusher:
                 chunk=self._chunk,
                 now=self._clock.now(),
             )
+            failpoint("flusher.added")
         await self._complete(batch_id)
 
     async def _complete(self, batch_id: BatchId) -> None:
         batch = await self._store.complete_batch(batch_id, self._clock.now())
         if batch is not None:
+            failpoint("flusher.formed")
             log.info(
                 "batch.formed", batch=batch.id, queue=batch.queue, model=batch.model, requests=batch.requests,
                 bytes=batch.body_bytes,

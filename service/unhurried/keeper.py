@@ -22,6 +22,7 @@ from unhurried.domain.alarms import (
 )
 from unhurried.domain.retention import DAY_S
 from unhurried.domain.states import BatchState
+from unhurried.failpoints import failpoint
 from unhurried.settings import KeeperSettings
 from unhurried.store.contract import KeeperStore
 from unhurried.store.records import OpenBatch, Page, Status
@@ -98,6 +99,7 @@ class Keeper:
         if reading.log_bytes > self._thresholds.log_bytes:
             await self._store.empty_log()
         begun, ended = await self._store.record_alarms(alarms(reading, self._thresholds, now), now)
+        failpoint("keeper.looked")
         for alarm in begun:
             log.warning(str(alarm.name), about=alarm.entity_id or None, detail=alarm.detail)
         for alarm in ended:
@@ -136,6 +138,7 @@ class Keeper:
             if walk.resting:
                 continue
             if deleted := await walk.go_on(now):
+                failpoint("keeper.deleted")
                 self._deleted[name] = self._deleted.get(name, 0) + deleted
             return True
         await self._store.trim(EVENTS_CHUNK, now)

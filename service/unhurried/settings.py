@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from unhurried import failpoints
+
 PREFIX: Final = "UNHURRIED_"
 SYSTEM_RUNTIME, SYSTEM_STATE = Path("/run/unhurried"), Path("/var/lib/unhurried")
 SIMULATOR_URL: Final = "http://127.0.0.1:8750"
@@ -206,7 +208,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     """The effective settings. Raises ``SettingsError`` for a misspelt variable or a value that cannot be used."""
     known = {variable for variable, _, _ in variables()}
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not _from_kubernetes(name):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _is_no_setting(name):
             raise SettingsError(_misspelt(name, known))
     try:
         return Settings()
@@ -254,6 +256,16 @@ def require_upstream(settings: UpstreamSettings, environ: Mapping[str, str] = os
     )
 
 
+def arm_failpoints(settings: UpstreamSettings, environ: Mapping[str, str] = os.environ) -> None:
+    """Arm what a test asks for. Raises ``SettingsError`` for what is misspelt, and where the upstream is a real one."""
+    try:
+        failpoints.arm(environ.get(failpoints.VARIABLE))
+    except failpoints.BadFailpoints as error:
+        raise SettingsError(f"{failpoints.VARIABLE}: {error}") from None
+    if failpoints.armed() and not settings.simulator:
+        raise SettingsError(f"{failpoints.VARIABLE} is for tests: it needs UNHURRIED_UPSTREAM__SIMULATOR=true")
+
+
 def _has_credential(environ: Mapping[str, str]) -> bool:
     """Whether the SDK (2.12) would find a credential, judged without importing it: keys, profile, workload identity."""
     if any(environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE")):
@@ -265,9 +277,9 @@ def _has_credential(environ: Mapping[str, str]) -> bool:
     return (folder / "active_config").exists()
 
 
-def _from_kubernetes(name: str) -> bool:
-    """Kubernetes adds these to every pod beside a service that is called ``unhurried``."""
-    return re.fullmatch(PREFIX + r"(PORT(_.*)?|SERVICE_.*)", name.upper()) is not None
+def _is_no_setting(name: str) -> bool:
+    """Kubernetes adds such names to every pod beside a service that is called ``unhurried``; tests add one."""
+    return name.upper() == failpoints.VARIABLE or bool(re.fullmatch(PREFIX + r"(PORT(_.*)?|SERVICE_.*)", name.upper()))
 
 
 def _misspelt(name: str, known: set[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import httpx2
 
+from tests.whole.nursery import Child
 from unhurried.client import Client
 from unhurried.store.sqlite.doctor import examine
 
@@ -41,7 +42,7 @@ FAST: Final = {
 
 @dataclass
 class Simulator:
-    process: subprocess.Popen[bytes]
+    process: Child
     http: httpx2.Client
 
     def call(self, method: str, path: str, /, **body: Any) -> Any:
@@ -80,7 +81,7 @@ class Stage:
     folder: Path
     simulator: Simulator
     settings: dict[str, str] = field(default_factory=dict)
-    daemon: subprocess.Popen[bytes] | None = None
+    daemon: Child | None = None
 
     @property
     def database(self) -> Path:
@@ -111,10 +112,7 @@ class Stage:
 
     def launch(self) -> None:
         """Start the daemon."""
-        with (self.folder / "serve.log").open("ab") as log:
-            self.daemon = subprocess.Popen(
-                [sys.executable, "-m", "unhurried", "serve"], env=self.environment, stdout=log, stderr=log
-            )
+        self.daemon = Child(["serve"], self.environment, self.folder / "serve.log")
 
     def kill(self) -> None:
         assert self.daemon is not None
@@ -222,12 +220,8 @@ def lines(
 def stage(folder: Path, settings: Iterable[tuple[str, str]] = (), *, speed: float = SPEED) -> Iterator[Stage]:
     """A running simulator and a daemon that is not started yet; both are gone afterwards."""
     address = folder / "sim.sock"
-    with (folder / "simulate.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "unhurried", "simulate", "--socket", str(address), "--speed", str(speed),
-             "--turnaround", "20"],
-            stdout=log, stderr=log,
-        )  # fmt: skip
+    arguments = ["simulate", "--socket", str(address), "--speed", str(speed), "--turnaround", "20"]
+    process = Child(arguments, os.environ, folder / "simulate.log")
     http = httpx2.Client(base_url="http://simulator", transport=httpx2.HTTPTransport(uds=str(address)), timeout=60)
     scene = Stage(folder, Simulator(process, http), dict(settings))
     try:

@@ -15,6 +15,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest, Refusal, accept
+from unhurried.failpoints import failpoint
 from unhurried.ingest import asgi, problems
 from unhurried.ingest.asgi import NDJSON, ClientGone, Message, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
@@ -76,6 +77,7 @@ class Bulk:
                 await upload.run(receive)
             finally:
                 upload.close()
+            failpoint("bulk.whole")
             await _answer(scope, send, upload.tally, spool)
 
 
@@ -231,6 +233,7 @@ class Upload:
         requests = [one for _, one in checked if not isinstance(one, Problem)]
         try:
             outcomes = iter(await self._accepted(requests) if requests else ())
+            failpoint("bulk.stored")
             answers = []
             for line, one in checked:
                 if isinstance(one, Problem):

@@ -16,6 +16,7 @@ import structlog
 from uuid_utils import uuid7
 
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest, Refusal, accept, check_key
+from unhurried.failpoints import failpoint
 from unhurried.ingest import problems
 from unhurried.ingest.asgi import JSON, Headers, media_type_of
 from unhurried.ingest.deps import IngestDeps
@@ -92,6 +93,7 @@ class Express:
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller is told, as in ``front``
             _refuse(self._deps, call, error)
             return
+        failpoint("ingest.checked")
         self._waiting.append(_Waiting(call, request))
         self._waiting_bytes += len(request.params)
         if self._storing is None:
@@ -131,6 +133,7 @@ class Express:
                 for one in group:
                     await self._store([one])
             return
+        failpoint("ingest.accepted")
         if any(isinstance(outcome, Accepted) and not outcome.duplicate for outcome in outcomes):
             self._deps.bells.flusher.ring()
         for one, outcome in zip(group, outcomes, strict=True):

@@ -15,6 +15,7 @@ import structlog
 from unhurried.clock import Ms, after
 from unhurried.domain.request import PULL_NAME, QUEUE_NAME, Accepted
 from unhurried.domain.states import FINAL_REQUEST_STATES
+from unhurried.failpoints import failpoint
 from unhurried.ingest import asgi, bulk, express, problems, views
 from unhurried.ingest.asgi import ENVELOPE_ROOM, JSON, NDJSON, ClientGone, Receive, Scope, Send
 from unhurried.ingest.deps import IngestDeps
@@ -88,7 +89,9 @@ class HotRoutes:
         else:
             request = await asyncio.to_thread(express.checked, deps, *given)
         express.require_room(deps)
+        failpoint("ingest.checked")
         [outcome] = await self._store.accept([request])
+        failpoint("ingest.accepted")
         if not isinstance(outcome, Accepted):
             raise problems.from_conflict(outcome)
         if not outcome.duplicate:
@@ -113,6 +116,7 @@ class HotRoutes:
             if gone.done():
                 raise ClientGone
             arrived = await asgi.hand_over(scope, send, views.encode(views.request(view, handed)))
+            failpoint("results.handed_over")
             if ack and arrived and handed is not None and handed.delivery_id is not None:
                 await self._confirm(handed.delivery_id)
             await send(asgi.END)
@@ -159,6 +163,7 @@ class HotRoutes:
                         destination, limit=limit, bytes_max=PULL_BYTES, lease_s=lease_s, now=now
                     )
                     if handed:
+                        failpoint("results.pulled")
                         waiters.wake(destination)  # there may be more, for the next in line
                         self._deps.bells.dispatcher.ring()
                     if handed or not await waiters.wait(place.woken, gone, until):
@@ -170,6 +175,7 @@ class HotRoutes:
                 body, kind = views.encode(views.Results(shown)), JSON
             if not await asgi.hand_over(scope, send, body, (kind,)):
                 await self._give_back(destination, handed, after(now, lease_s))
+            failpoint("results.handed_over")
             await send(asgi.END)
 
     async def _give_back(self, destination: str, handed: Sequence[Handed], lease_until: Ms) -> None:
@@ -195,6 +201,7 @@ class HotRoutes:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem("invalid_json", f"the body is not valid JSON: {error}") from None
         acked = await self._store.ack(confirmation.delivery_ids, "ack", self._deps.clock.now())
+        failpoint("results.confirmed")
         self._deps.waiters.windows.confirmed(confirmation.delivery_ids)
         await asgi.answer(send, 200, views.encode(views.acked(acked)))
 

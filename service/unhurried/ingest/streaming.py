@@ -20,6 +20,7 @@ import structlog
 from fastapi import Response
 
 from unhurried.clock import after
+from unhurried.failpoints import failpoint
 from unhurried.ingest import asgi, views
 from unhurried.ingest.asgi import ClientGone, Send
 from unhurried.ingest.deps import IngestDeps
@@ -111,6 +112,7 @@ class _Stream:
             if self._over():
                 return
             await self._write(_event(handed))
+            failpoint("stream.handed_over")
             self._rest_begins()
 
     async def _make_room(self, window: Window) -> bool:

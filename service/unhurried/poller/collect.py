@@ -15,6 +15,7 @@ from unhurried.clock import Clock, Ms, after, seconds_between
 from unhurried.domain.collecting import BadLine
 from unhurried.domain.polling import PollPolicy, is_gone, retry_pause_s
 from unhurried.domain.states import BatchState
+from unhurried.failpoints import failpoint
 from unhurried.loop import Bell
 from unhurried.store.contract import PollerStore
 from unhurried.store.records import OpenBatch, StoredResults
@@ -80,8 +81,10 @@ class Collector:
             if accounted < expected:
                 await self._again(found, f"the results ended after {accounted} of {expected} lines", None)
                 return
+            failpoint("collector.read")
             while not await self._store.finish_collecting(batch.id, self._chunk, self._clock.now()):
                 pass
+            failpoint("collector.finished")
             log.info("batch.collected", batch=batch.id, upstream=batch.upstream_id, requests=batch.requests)
             self._dispatcher.ring()
             self._flusher.ring()
@@ -94,6 +97,7 @@ class Collector:
         async with aclosing(self._upstream.result_lines(batch.upstream_id)) as pages:
             async for chunk in self._chunks(pages):
                 stored = await self._store.store_results(batch.id, chunk, self._clock.now())
+                failpoint("collector.stored")
                 self._stored(batch.model, stored)
                 members += stored.accounted
                 foreign |= stored.foreign
@@ -139,6 +143,7 @@ class Collector:
             sighting = await self._upstream.retrieve(batch.upstream_id)
             if sighting is None or sighting.archived:
                 await self._store.record_gone(batch.id, "upstream has no results for it any more", now)
+                failpoint("tracker.gone")
                 log.error("batch.gone", batch=batch.id, upstream=batch.upstream_id)
                 self._submission.ring()
                 return

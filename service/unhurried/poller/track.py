@@ -10,6 +10,7 @@ from unhurried.domain.collecting import nonce_of
 from unhurried.domain.polling import RETRIEVE_MAX, PollPolicy, is_gone, pause_s
 from unhurried.domain.settling import CREATED_AT_SLACK_S, Sighting
 from unhurried.domain.states import BatchState
+from unhurried.failpoints import failpoint
 from unhurried.loop import Bell
 from unhurried.store.contract import PollerStore, SubmissionStore
 from unhurried.store.records import OpenBatch
@@ -92,6 +93,7 @@ class Tracker:
                 await self._store.record_other_answer(found.batch.id)
 
     async def _take(self, found: OpenBatch, sighting: Sighting | None) -> None:
+        failpoint("tracker.seen")
         if sighting is None:
             await self._not_found(found)
         elif sighting.ended:
@@ -108,6 +110,7 @@ class Tracker:
         wanted = found.cancels >= found.members_open > 0 and batch.proved
         if wanted and batch.state is BatchState.IN_PROGRESS and not sighting.canceling:
             await self._upstream.cancel(sighting.id)
+            failpoint("tracker.cancel_sent")
             await self._store.record_cancel_sent(batch.id, self._clock.now())
             log.info("batch.canceling", batch=batch.id, upstream=sighting.id)
 
@@ -121,6 +124,7 @@ class Tracker:
         if not batch.proved and not await self._is_ours(found, sighting):
             return
         await self._store.record_ended(batch.id, sighting, self._clock.now())
+        failpoint("tracker.ended")
         log.info("batch.ended", batch=batch.id, upstream=sighting.id, requests=sighting.total)
         self._collector.ring()
         self._submission.ring()
@@ -136,9 +140,11 @@ class Tracker:
         now = self._clock.now()
         if nonce == batch.nonce:
             await self._store.prove(batch.id, now)
+            failpoint("tracker.proved")
             return True
         owner = await self._store.batch_by_nonce(nonce)
         await self._store.disown(batch.id, "its results show another nonce", stranger=owner is None, now=now)
+        failpoint("tracker.disowned")
         belongs_to = owner.id if owner else "a stranger"
         log.warning("batch.disowned", batch=batch.id, upstream=sighting.id, belongs_to=belongs_to)
         self._settlement.ring()
@@ -150,5 +156,6 @@ class Tracker:
         await self._store.record_not_found(batch.id, now)
         if is_gone(found.not_found_at, found.not_found + 1, self._not_found_grace_s, now):
             await self._store.record_gone(batch.id, "upstream does not know it any more", now)
+            failpoint("tracker.gone")
             log.error("batch.gone", batch=batch.id, upstream=batch.upstream_id)
             self._submission.ring()

@@ -28,6 +28,7 @@ from unhurried.domain.settling import (
     settle,
 )
 from unhurried.domain.states import BatchState
+from unhurried.failpoints import failpoint
 from unhurried.loop import Bell
 from unhurried.store.contract import SubmissionStore
 from unhurried.upstream import Upstream, UpstreamTrouble
@@ -84,11 +85,13 @@ class Settlement:
     async def _look(self, doubts: Sequence[Doubt]) -> None:
         since = after(min(doubt.window_from for doubt in doubts), -CREATED_AT_SLACK_S)
         listing = await self._upstream.list_since(since)
+        failpoint("settlement.listed")
         for doubt in doubts:
             # Read anew each time: settling one doubt changes what is known for the next.
             known = await self._store.known_ids(since)
             verdict = settle(doubt, listing, known, self._policy, self._clock.now())
             await self._look_was(doubt, listing, verdict)
+            failpoint("settlement.looked")
             match verdict:
                 case Adopt():
                     await self._adopt(doubt.batch, verdict.sighting, proved=False)
@@ -98,6 +101,7 @@ class Settlement:
                     pass
                 case Abandon():
                     await self._store.abandon(doubt.batch.id, verdict.reason, self._clock.now())
+                    failpoint("settlement.abandoned")
                     self._settled("abandoned")
                     log.warning("batch.abandoned", batch=doubt.batch.id, reason=verdict.reason)
                     self._submission.ring()
@@ -114,6 +118,7 @@ class Settlement:
 
     async def _adopt(self, batch: Batch, sighting: Sighting, *, proved: bool) -> None:
         await self._store.adopt(batch.id, sighting, proved=proved, now=self._clock.now())
+        failpoint("settlement.adopted")
         self._settled("adopted")
         log.info("batch.adopted", batch=batch.id, upstream=sighting.id, proved=proved)
         self._poller.ring()
@@ -136,6 +141,7 @@ class Settlement:
         if nonce is None:
             log.warning("settlement.first_line_unreadable", upstream=sighting.id)
             return  # the next look tries again; the other batches must not wait for it
+        failpoint("settlement.nonce_read")
         owner = await self._store.batch_by_nonce(nonce)
         now = self._clock.now()
         if owner is None:
@@ -144,6 +150,7 @@ class Settlement:
             await self._adopt(owner, sighting, proved=True)
         elif owner.state is BatchState.ABANDONED:
             await self._store.harvest_twin(owner.id, sighting, now)
+            failpoint("settlement.harvested")
             self._settled("late_twin")
             log.warning("batch.late_twin", batch=owner.id, upstream=sighting.id, requests=sighting.total)
             self._poller.ring()
@@ -165,6 +172,7 @@ class Settlement:
         given_up = await self._store.given_up(after(now, -RESULTS_KEPT_S))
         if given_up:
             await self._sweep(given_up)
+        failpoint("settlement.swept")
         await self._store.record_sweep(self._clock.now())
         return 0.0
 

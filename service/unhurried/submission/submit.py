@@ -26,6 +26,7 @@ from unhurried.domain.submitting import (
     outcome_of,
     pause_until,
 )
+from unhurried.failpoints import failpoint
 from unhurried.loop import Bell, TryLater
 from unhurried.store.contract import SubmissionStore
 from unhurried.store.records import Account
@@ -74,6 +75,7 @@ class Submission:
     async def step(self, now: Ms) -> float:
         """Submit at most one batch. Returns the seconds until it is worth looking again."""
         if await self._store.release_members(RELEASE_CHUNK, now):
+            failpoint("submission.released")
             self._flusher.ring()
             return 0.0
         account = await self._store.account()
@@ -103,12 +105,14 @@ class Submission:
         workspace = self._workspace()
         if workspace is not None and workspace != account.workspace:
             await self._store.record_workspace(workspace)  # before anything is sent to the wrong one
+        failpoint("submission.dated")
         if self._stopping():
             return IDLE_S  # an upload may outlast the grace, and would then have to be settled
         intended = await self._store.record_submission(batch.id, window_from, self._clock.now())
         if intended is None:
             return 0.0
         self._flusher.ring()
+        failpoint("submission.intended")
         log.info("batch.submitting", batch=intended.id, requests=intended.requests, bytes=intended.body_bytes)
         answer = await self._upstream.create(
             anthropic_version=intended.anthropic_version,
@@ -116,7 +120,9 @@ class Submission:
             content=self._store.body(intended, bytes_page=BYTES_PAGE),
             content_length=intended.body_bytes,
         )
+        failpoint("submission.answered")
         await self._insist(intended, outcome_of(answer), account)
+        failpoint("submission.recorded")
         return 0.0
 
     async def _insist(self, batch: Batch, outcome: Outcome, account: Account) -> None:

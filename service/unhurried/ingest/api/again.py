@@ -9,6 +9,7 @@ from pydantic import Field
 
 from unhurried.domain.request import WAIT_MAX_S
 from unhurried.domain.states import RequestState
+from unhurried.failpoints import failpoint
 from unhurried.ingest import describe, problems, views
 from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor, moment
 from unhurried.ingest.deps import IngestDeps
@@ -136,6 +137,7 @@ def _add_retries(api: FastAPI, deps: IngestDeps) -> None:
             )
         except NotNow as reason:
             raise Problem("cannot_retry", f"request {id} cannot be sent again: {reason}", id=id) from None
+        failpoint("ingest.retried")
         deps.bells.flusher.ring()
         return Json(views.request(await _require(deps, id)))
 
@@ -150,6 +152,7 @@ def _add_erase(api: FastAPI, deps: IngestDeps) -> None:
             overwritten = await deps.steering.erase(id, actor(request), deps.clock.now())
         except NotNow as reason:
             raise Problem("cannot_erase", f"request {id} cannot be erased: {reason}", id=id) from None
+        failpoint("ingest.erased")
         view = await _require(deps, id)
         deps.waiters.results_stored([id], [])
         return Json(Erased(request=views.request(view), overwritten=overwritten))
@@ -162,6 +165,7 @@ async def _retry(deps: IngestDeps, found: Any, max_wait: float | None, who: str)
         retried += await deps.steering.retry_many(
             some, wait_s=max_wait, default_s=deps.defaults.deadline_s, actor=who, now=deps.clock.now()
         )
+        failpoint("ingest.retried")
         deps.bells.flusher.ring()
     return retried
 

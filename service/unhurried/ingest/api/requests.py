@@ -7,6 +7,7 @@ from pydantic import Field
 
 from unhurried.domain.batch import BatchId
 from unhurried.domain.states import FINAL_REQUEST_STATES, RequestState
+from unhurried.failpoints import failpoint
 from unhurried.ingest import describe, views
 from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Name, Nothing, Strict, actor
 from unhurried.ingest.deps import IngestDeps
@@ -57,6 +58,7 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
         """Cancel: 200 when it was queued, 202 when it is on its way and is only flagged."""
         before = await store.request(id)
         view = await store.cancel(id, actor(request), deps.clock.now()) if before is not None else None
+        failpoint("ingest.canceled")
         if before is None or view is None:
             raise Problem("not_found", f"there is no request {id!r}")
         if view.state in FINAL_REQUEST_STATES and (before.state in FINAL_REQUEST_STATES or not _canceled(view)):

@@ -10,6 +10,7 @@ from typing import Final
 
 from unhurried import __version__
 from unhurried.clock import Ms
+from unhurried.failpoints import failpoint
 from unhurried.store.errors import StoreUnusable
 
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
@@ -63,6 +64,7 @@ def migrate(db: sqlite3.Connection, path: Path, migrations: list[Migration], now
     missing = [migration for migration in migrations if migration.version not in applied]
     if applied and missing:
         _back_up(db, path.with_name(f"{path.name}.before-{missing[0].version:04d}"))
+        failpoint("migrate.backed_up")
     for migration in missing:
         _apply(db, migration, now)
     return missing
@@ -78,17 +80,21 @@ def _applied(db: sqlite3.Connection) -> dict[int, str]:
 def _apply(db: sqlite3.Connection, migration: Migration, now: Ms) -> None:
     db.execute("begin immediate")
     try:
+        failpoint("migrate.begun")
         db.execute(
             "create table if not exists schema_migrations (version integer primary key, name text not null,"
             " sha256 text not null, app_version text not null, applied_at integer not null) strict"
         )
         for statement in statements(migration.sql):
             db.execute(statement)
+            failpoint("migrate.statement")
         db.execute(
             "insert into schema_migrations (version, name, sha256, app_version, applied_at) values (?, ?, ?, ?, ?)",
             (migration.version, migration.name, migration.sha256, __version__, now),
         )
+        failpoint("migrate.versioned")
         db.execute("commit")
+        failpoint("migrate.committed")
     except BaseException:
         if db.in_transaction:
             db.execute("rollback")

@@ -20,6 +20,7 @@ from unhurried.domain.grouping import Group, Order
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
 from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.submitting import Refused
+from unhurried.failpoints import failpoint
 from unhurried.store import records
 from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import (
@@ -64,12 +65,15 @@ async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
     prepare_folder(path)
     lock = InstanceLock(path)
     lock.acquire()
+    failpoint("start.locked")
     connections: list[aiosqlite.Connection] = []
     try:
         db = await open_writer(path)
         connections.append(db)
+        failpoint("start.opened")
         migrated = await in_thread(db, lambda conn: migrate(conn, path, available(), now))
         epoch = await in_thread(db, lambda conn: _begin_epoch(conn, now))
+        failpoint("start.epoch")
         for _ in range(config.readers):
             connections.append(await open_reader(path))  # noqa: PERF401  # each is in the list before the next can fail
     except BaseException as error:
@@ -135,6 +139,7 @@ class SqliteStore(Steered):
         try:
             if clean:
                 await in_thread(self._writer_db, lambda db: _end_epoch(db, self.epoch, now))
+                failpoint("stop.ended")
         finally:
             for connection in (*self._readers, self._writer_db):
                 await connection.close()
@@ -367,6 +372,7 @@ class SqliteStore(Steered):
             if not page:
                 break
             yield page
+            failpoint("submission.uploading")
         yield BODY_TAIL
 
     async def record_created(self, batch_id: BatchId, upstream_id: UpstreamId, created_at: Ms, now: Ms) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 import structlog
 
+from unhurried.failpoints import failpoint
 from unhurried.store.errors import StoreBusy, StoreFull, StoreUnusable
 from unhurried.store.records import Work
 from unhurried.store.sqlite.connection import in_thread
@@ -211,9 +212,15 @@ class Writer:
         tx = Tx(db, self._names, self._epoch)
         db.execute("begin immediate")
         try:
-            results = [job.work(tx) for job in group]
+            failpoint("writer.begun")
+            results = []
+            for job in group:
+                results.append(job.work(tx))
+                failpoint("writer.job")
             tx.settle()
+            failpoint("writer.settled")
             db.execute("commit")
+            failpoint("writer.committed")
         except BaseException:
             self._names.forget()
             if db.in_transaction:  # a full disk has rolled back already
@@ -241,6 +248,7 @@ def _unusable(error: sqlite3.Error) -> StoreUnusable:
 
 def _checkpoint(db: sqlite3.Connection) -> tuple[int, int, int]:
     row = db.execute("pragma wal_checkpoint(passive)").fetchone()
+    failpoint("writer.checkpointed")
     return int(row[0]), int(row[1]), int(row[2])
 
 
