@@ -207,6 +207,7 @@ def test_410_pauses_a_destination_and_a_test_says_when_it_works_again(office: St
         add(client, receiver)
         office.submit(20, deliver_to=APP)
         office.until(lambda: client.destination(APP)["state"] == "paused", "it is paused")
+        office.until(lambda: counts(client) == {"pending": 20}, "what was under way has come back")
         assert client.test_destination(APP)["outcome"] == "gone"
         assert "410" in office.run("destinations", "test", "app", expect=1).stdout
         receiver.answer = ok
