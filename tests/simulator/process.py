@@ -22,6 +22,7 @@ LOOKS_MAX: Final = 5_000
 DEFAULTS: Final[dict[str, Any]] = {
     "seed": 7,
     "speed": 1.0,
+    "clock_offset_s": 0.0,
     "turnaround_s": 60.0,
     "turnaround_by_model_s": {},
     "cancel_takes_s": 5.0,

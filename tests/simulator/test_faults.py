@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import Any
 
@@ -468,6 +470,23 @@ async def test_any_call_can_be_reset(simulator: Simulator, claude: AsyncAnthropi
     assert (await simulator.ledger())["statuses"]["models none"] == 1
 
 
+async def test_answers_can_come_from_a_machine_with_another_clock(
+    simulator: Simulator, claude: AsyncAnthropic, fault: Fault
+) -> None:
+    """The batches are dated by the clock, only the header is wrong."""
+    for seconds in (-30.0, 45.0):
+        await fault("date_skew", seconds=seconds, times=1)
+        created = await claude.messages.batches.with_raw_response.create(requests=requests(1))
+        batch = await created.parse()
+        assert (_date_of(created) - batch.created_at).total_seconds() == pytest.approx(seconds, abs=2)
+        listed = await claude.messages.batches.with_raw_response.list()
+        assert (_date_of(listed) - batch.created_at).total_seconds() == pytest.approx(0, abs=2)
+
+
+def _date_of(answer: Any) -> datetime:
+    return parsedate_to_datetime(answer.headers["date"])
+
+
 async def test_a_probability_strikes_some_by_seed(simulator: Simulator, claude: AsyncAnthropic, fault: Fault) -> None:
     async def struck() -> list[int]:
         await simulator.reset(seed=3)
@@ -496,7 +515,8 @@ async def test_faults_are_shown_set_together_and_cleared(simulator: Simulator, c
     assert shown["set"]["create_500"]["struck"] == 1
     assert shown["set"]["poll_429"]["parameters"]["retry_after"] == 2
     assert list((await simulator.call("DELETE", "/faults/create_500"))["set"]) == ["poll_429"]
-    assert (await simulator.call("DELETE", "/faults"))["set"] == {}
+    cleared = await simulator.call("DELETE", "/faults")
+    assert (cleared["set"], cleared["struck"]) == ({}, {"create_500": 1})
     await claude.messages.batches.create(requests=requests(1))
 
 

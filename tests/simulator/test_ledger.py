@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 
 import anthropic
 import pytest
@@ -153,6 +154,13 @@ async def test_a_reset_forgets_everything_and_takes_other_settings(
         await claude.messages.batches.retrieve(batch.id)
     assert (await simulator.http.post("/simulator/reset", json={"sped": 3})).status_code == 400
     assert (await simulator.http.post("/simulator/reset", json={"speed": "fast"})).status_code == 400
+
+
+async def test_the_clock_can_be_ahead_of_ours_or_behind(simulator: Simulator, claude: AsyncAnthropic) -> None:
+    for offset_s in (86_400.0, -3_600.0):
+        await simulator.reset(clock_offset_s=offset_s)
+        batch = await claude.messages.batches.create(requests=requests(1))
+        assert batch.created_at.timestamp() - time.time() == pytest.approx(offset_s, abs=5)
 
 
 async def test_the_clock_only_moves_forward(simulator: Simulator) -> None:

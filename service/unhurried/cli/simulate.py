@@ -15,6 +15,9 @@ def simulate(
     socket: Annotated[Path | None, typer.Option(help="Listen on this Unix socket (mode 0660) instead of TCP.")] = None,
     seed: Annotated[int, typer.Option(help="Decides turnarounds, answers and who is struck by faults.")] = 0,
     speed: Annotated[float, typer.Option(help="Simulated seconds per real second; 3600 is an hour a second.")] = 1.0,
+    clock_offset: Annotated[
+        float, typer.Option(help="Seconds by which its clock starts ahead of ours, or, below 0, behind.")
+    ] = 0.0,
     turnaround: Annotated[
         list[str] | None,
         typer.Option(help="How long requests take at most: 120, 2m, or MODEL=30. Repeat for more models."),
@@ -54,6 +57,7 @@ def simulate(
         settings = Settings(
             seed=seed,
             speed=speed,
+            clock_offset_s=clock_offset,
             cancel_takes_s=parse_duration(cancel_takes),
             api_keys=tuple(api_key or ()),
             queue_limit=queue_limit,

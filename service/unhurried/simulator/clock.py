@@ -1,4 +1,4 @@
-"""The simulated clock: starts at the real now, runs faster, and can be moved forward."""
+"""The simulated clock: starts at the real now or beside it, runs faster, and can be moved forward."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from email.utils import formatdate
 class SimulatedClock:
     """Time as the simulator tells it: seconds since the epoch, UTC."""
 
-    def __init__(self, speed: float) -> None:
-        """``speed`` is simulated seconds per real second; 1 is real time, 0 stands still but for ``advance``."""
+    def __init__(self, speed: float, offset_s: float = 0.0) -> None:
+        """``speed`` is simulated seconds per real second; 1 is real time, 0 stands still but for ``advance``.
+
+        ``offset_s``: how far ahead of ours it starts; below 0 it starts behind.
+        """
         self.speed = speed
-        self._started_at = time.time()
+        self._started_at = time.time() + offset_s
         self._started_monotonic = time.monotonic()
         self._advanced_s = 0.0
 

@@ -7,6 +7,7 @@ documentation: ``GET /simulator/faults`` and ``docs/simulator.md`` show it.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -237,6 +238,11 @@ OTHERS: Final[Mapping[str, Fault]] = {
         says="a Messages call is billed, the connection is cut; a stream in its middle", times=1, parameters=_RESET
     ),
     "slow_messages": Fault(says="a Messages call takes `seconds` (real)", times=0, parameters={"seconds": 1.0}),
+    "date_skew": Fault(
+        says="the `Date` of answers is `seconds` (simulated) ahead of the clock that dates batches, or behind it",
+        times=0,
+        parameters={"seconds": 5.0},
+    ),
     "reset_connection": Fault(
         says="any call under /v1 whose path contains `path` is cut by a TCP RST before it is read",
         times=1,
@@ -273,6 +279,7 @@ class Faults:
         """None is set. ``seed`` decides who is struck by a fault with a probability."""
         self._random = random.Random(f"faults {seed}")
         self._set: dict[str, _Set] = {}
+        self._struck: Counter[str] = Counter()
 
     def put(self, name: str, given: Mapping[str, Any]) -> None:
         """Set fault ``name``, instead of what it was set to. Raises ``ValueError``."""
@@ -308,6 +315,7 @@ class Faults:
         if probability < 1 and self._random.random() >= probability:
             return None
         fault.struck += 1
+        self._struck[name] += 1
         if fault.left is not None:
             fault.left -= 1
         return parameters
@@ -318,12 +326,16 @@ class Faults:
         return None if fault is None or fault.left == 0 else fault.parameters
 
     def shown(self) -> dict[str, Any]:
-        """``{"set": {name: {"parameters", "left", "struck"}}}``; ``left`` is null for always."""
+        """``{"set": {name: {"parameters", "left", "struck"}}, "struck": {name: times}}``; ``left`` is null for always.
+
+        The second ``struck`` counts since the start or the last reset, faults that were cleared since among them.
+        """
         return {
+            "struck": dict(self._struck),
             "set": {
                 name: {"parameters": dict(fault.parameters.values), "left": fault.left, "struck": fault.struck}
                 for name, fault in self._set.items()
-            }
+            },
         }
 
 

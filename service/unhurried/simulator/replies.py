@@ -22,10 +22,9 @@ _CDN_PAGE: Final = (
 
 def headers(world: World, request_id: str) -> dict[str, str]:
     """What every answer under ``/v1`` carries."""
-    now = world.clock.now()
     limit, remaining = world.rate_shown()
     return {
-        "date": http_date(now),
+        "date": _date(world),
         "request-id": request_id,
         "anthropic-organization-id": ORGANIZATION_ID,
         "anthropic-workspace-id": WORKSPACE_ID,
@@ -56,9 +55,14 @@ async def send_error(exchange: Exchange, world: World, error: ApiError) -> None:
 async def send_cdn_page(exchange: Exchange, world: World, answer: Answer) -> None:
     """Answer as a CDN in front of upstream does: HTML, no request id, nothing of the account."""
     page = _CDN_PAGE.format(status=answer.status, reason="Request Entity Too Large")
-    now = world.clock.now()
     await exchange.respond(
         answer.status,
-        {"date": http_date(now), "content-type": "text/html", BANNER_HEADER: VERSION},
+        {"date": _date(world), "content-type": "text/html", BANNER_HEADER: VERSION},
         page.encode(),
     )
+
+
+def _date(world: World) -> str:
+    """What the machine that answers takes for the time: it need not be the one that dates batches."""
+    skew = world.faults.take("date_skew")
+    return http_date(world.clock.now() + (skew.number("seconds") if skew is not None else 0.0))

@@ -16,6 +16,8 @@ class Settings:
     seed: int = 0
     speed: float = 1.0
     """Simulated seconds per real second."""
+    clock_offset_s: float = 0.0
+    """How far ahead of ours upstream's clock starts; below 0 it is behind."""
     turnaround_s: float = 120.0
     """The longest a request takes, of a model that has no turnaround of its own."""
     turnaround_by_model_s: Mapping[str, float] = field(default_factory=dict)

@@ -34,7 +34,7 @@ class World:
     def __init__(self, settings: Settings) -> None:
         """Fresh: no batch, no fault, no hold; the clock at the real now."""
         self.settings = settings
-        self.clock = SimulatedClock(settings.speed)
+        self.clock = SimulatedClock(settings.speed, settings.clock_offset_s)
         self.ledger = Ledger()
         self.faults = Faults(settings.seed)
         self.holds = Holds()
