@@ -98,6 +98,8 @@ create table batches (
   adopted              integer not null default 0,  -- found by the settlement
   proved               integer not null default 0,  -- its id came in the answer, or a result line showed our nonce
   late                 integer not null default 0,  -- a twin found after it had been given up
+  found                integer not null default 0,  -- found after a restore: its members come to light with its results
+  unknown_requests     integer not null default 0,  -- of them: lines of requests that this copy does not know
   not_found_at         integer,                     -- first of the 404s in a row on a known id
   not_found            integer not null default 0,  -- how many in a row
   expected_lines       integer,                     -- sum of upstream's counts at the end
@@ -240,10 +242,29 @@ create index deliveries_leased on deliveries (due_at) where state = 'sending';
 create index deliveries_dead on deliveries (destination_id, finished_at) where state = 'dead';
 
 create table strangers (                -- upstream batches that are proved not to be ours
-  upstream_id  text primary key,
-  noted_at     integer not null,
-  why          text not null
+  upstream_id       text primary key,
+  noted_at          integer not null,
+  why               text not null,
+  unknown_requests  integer not null default 0  -- that look like ours: accepted after the copy that was restored
 ) strict, without rowid;
+
+create table copies (                   -- each time this file turned out to be a copy, or older than what was sent
+  id              integer primary key,
+  made_at         integer not null,     -- the last moment that it knows of
+  why             text not null check (why in ('backup', 'upgrade', 'restore', 'older')),
+  found_at        integer,              -- the first start on it; null: none yet
+  newest_request  integer,              -- the last request that it knew then
+  since           integer,              -- upstream's clock: what was created there before, it knows
+  first_at        integer,              -- the first complete listing, our clock
+  first_date      integer,              -- the same, upstream's
+  released_at     integer,              -- from when on batches were sent again
+  released_by     text,
+  ended_at        integer,              -- all that was created after it was made is looked at
+  detail          text,
+  check ((newest_request is null) = (since is null)),
+  check ((released_at is null) = (released_by is null)),
+  check (ended_at is null or released_at is not null)
+) strict;
 
 create table events (                   -- every transition of a batch, every act of an operator
   seq        integer primary key autoincrement,
@@ -379,6 +400,14 @@ select epoch, datetime(started_at / 1000, 'unixepoch') as started_at, datetime(s
             when epoch < (select max(epoch) from boots) then 'cut off'
             else 'running, or cut off after seen_at' end as state, pid, version
 from boots order by epoch desc;
+
+create view v_copies as
+select why, datetime(made_at / 1000, 'unixepoch') as made_at, datetime(found_at / 1000, 'unixepoch') as found_at,
+       case when released_at is null then 'nothing is sent' when ended_at is null then 'released, still searching'
+            else 'over' end as state,
+       datetime(released_at / 1000, 'unixepoch') as released_at, released_by,
+       datetime(ended_at / 1000, 'unixepoch') as ended_at, detail
+from copies order by id desc;
 
 create view v_alarms as
 select name as alarm, entity_id as about, datetime(since / 1000, 'unixepoch') as since, detail

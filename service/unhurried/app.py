@@ -35,7 +35,7 @@ from unhurried.keeper import Keeper
 from unhurried.keeper import Limits as KeeperLimits
 from unhurried.loop import Bell, Step, repeat
 from unhurried.observability import log as logging
-from unhurried.observability.health import HANGS_S, WRITER_HANGS_S, Health, disk_low, touching
+from unhurried.observability.health import HANGS_S, WRITER_HANGS_S, Health, touching
 from unhurried.observability.meters import Meters
 from unhurried.observability.metrics import Metrics
 from unhurried.poller import Collector, Tracker
@@ -43,6 +43,7 @@ from unhurried.settings import Settings
 from unhurried.store import StoreUnusable
 from unhurried.store.sqlite import SqliteStore, StoreConfig, open_store
 from unhurried.store.sqlite.collecting import RetryPauses
+from unhurried.store.sqlite.space import Limits as SpaceLimits
 from unhurried.submission import Settlement, Submission
 from unhurried.upstream import Upstream, UpstreamTrouble, connect
 
@@ -194,7 +195,7 @@ async def _run_rooms(
         stop=stop.event,
         draining=lambda: stop.event.is_set() or drain.on(),
         open_requests=store.open_requests,
-        unready=partial(disk_low, settings.database.parent, settings.store.disk_free_bytes_min),
+        unready=store.refusal,
         webhooks=webhook_names,
         test_webhook=lambda target, secrets: webhooks.test(target, secrets, clock.now()),
         spool_dir=str(settings.database.parent),  # /tmp may be read-only, or memory
@@ -336,6 +337,7 @@ def _start_loops(
         sweep_s=settings.submission.sweep_s,
         submission=bells.submission,
         poller=bells.tracker,
+        flusher=bells.flusher,
         settled=meters.doubt_ended,
     )
     tracker = Tracker(
@@ -383,6 +385,12 @@ def _store_config(settings: Settings) -> StoreConfig:
         idempotency_days=store.idempotency_days,
         deadline_classes_s=settings.flusher.deadline_classes_s,
         retry_pauses=RetryPauses(first_s=settings.poller.retry_pause_s, longest_s=settings.poller.retry_pause_max_s),
+        space=SpaceLimits(
+            disk_free_bytes_min=store.disk_free_bytes_min,
+            reserve_bytes=store.reserve,
+            database_bytes_max=store.database_bytes_max,
+        ),
+        check_s=store.check_s,
     )
 
 
@@ -420,8 +428,11 @@ def _queue_settings(settings: Settings) -> QueueSettings:
 
 
 def _keeper_limits(settings: Settings) -> KeeperLimits:
+    quota = settings.store.database_bytes_max
     return KeeperLimits(
-        open_requests_max=settings.ingest.queue_requests_max, log_bytes_max=settings.store.wal_bytes_max
+        open_requests_max=settings.ingest.queue_requests_max,
+        log_bytes_max=settings.store.wal_bytes_max,
+        database_alarm_bytes=quota * 3 // 4 if quota is not None else None,
     )
 
 

@@ -346,6 +346,11 @@ class Client:
         """Lift the account's pause. False when there was none."""
         return bool(self._call("POST", "/queue/account/resume", dict[str, Any])["resumed"])
 
+    def release_restored(self) -> bool:
+        """Send again after a restore, though it is not known yet what was sent since the copy was made. False when
+        nothing was held back."""
+        return bool(self._call("POST", "/queue/restored/release", dict[str, Any])["released"])
+
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether the daemon is alive, and what it says of itself."""
         return self._probe("/healthz")

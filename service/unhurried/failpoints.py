@@ -29,6 +29,9 @@ LOOK_S: Final = 0.01
 POINTS: Final[Mapping[str, str]] = {
     # starting is recovering
     "start.locked": "the lock is held, the file is not opened",
+    "reserve.begun": "the file of the reserve is there, it may be empty or half made",
+    "reserve.made": "the reserve is whole",
+    "reserve.released": "the reserve was given up, what was to be written is rolled back",
     "start.opened": "the file is open, its schema is not looked at",
     "migrate.backed_up": "the copy from before an upgrade is complete",
     "migrate.begun": "the transaction of a migration is open and empty",
@@ -40,12 +43,24 @@ POINTS: Final[Mapping[str, str]] = {
     "start.recovered": "what older boots left behind is reclaimed",
     "start.listening": "the socket is there, no loop has run",
     "start.connected": "upstream is at hand, its loops have not run",
+    # copies
+    "backup.begun": "an empty file for the copy is there, under a name of its own",
+    "backup.copied": "every page is copied, nothing is verified",
+    "backup.marked": "the copy is verified, and says of itself that it is one",
+    "backup.verified": "the copy is on disk under its own name, the old one still has the place",
+    "backup.renamed": "the copy has the place, the folder is not synced",
+    "restore.checkpointed": "the log of the old database is in its file, as far as that can be read",
+    "restore.decided": "the copy lies beside the database: whoever comes next puts it in its place",
+    "restore.named": "the old database has a second name, its log does not",
+    "restore.aside": "the old log is beside that second name, the old database has its place still",
+    "restore.in_place": "the copy is in its place, the folder is not synced",
     # the writer, in its thread
     "writer.begun": "a transaction is open and empty",
     "writer.job": "one more job of a group has run, none is committed",
     "writer.settled": "a whole group has run, nothing is committed",
     "writer.committed": "a group is on disk, nobody knows yet",
     "writer.checkpointed": "the log was moved into the file, as far as readers allow",
+    "store.half_stored": "results are inserted, their deliveries are not, nothing is committed",
     # ingest
     "ingest.checked": "requests are read and checked, nothing is stored",
     "ingest.accepted": "requests are on disk, their callers do not know",
@@ -53,9 +68,12 @@ POINTS: Final[Mapping[str, str]] = {
     "bulk.whole": "a bulk call is on disk, no byte is answered",
     "ingest.canceled": "a cancel is on disk, its caller does not know",
     "ingest.retried": "a retry is on disk, its caller does not know",
+    "store.erased": "contents are erased, the write-ahead log may still have their bytes",
     "ingest.erased": "contents are erased, the caller does not know",
+    "ingest.redelivered": "a delivery is made anew, its caller does not know",
     "results.pulled": "results are leased, no byte is handed over",
     "results.handed_over": "results are with the kernel, nothing is confirmed",
+    "results.confirming": "a confirmation is read, nothing is stored",
     "results.confirmed": "a confirmation is on disk, its caller does not know",
     "stream.handed_over": "one result of a stream is with the kernel, nothing is confirmed",
     # flusher
@@ -63,6 +81,7 @@ POINTS: Final[Mapping[str, str]] = {
     "flusher.added": "a batch is forming and has one more chunk of members",
     "flusher.formed": "a batch is sealed and waits for its submission",
     # submission
+    "submission.distinct": "a formed batch has lost a member, so that no other in doubt is as large",
     "submission.dated": "upstream has told its time, no intent is on disk",
     "submission.intended": "the intent is on disk, no byte is sent",
     "submission.uploading": "one more page of the body was read for the upload",
@@ -75,16 +94,27 @@ POINTS: Final[Mapping[str, str]] = {
     "settlement.adopted": "a batch in doubt is adopted",
     "settlement.abandoned": "a batch in doubt is given up",
     "settlement.nonce_read": "the first line of a candidate is read, its owner is not recorded",
+    "settlement.stranger": "a candidate is on disk as a stranger's",
+    "settlement.disowned": "a batch has lost the one that it had adopted, its own is not adopted yet",
     "settlement.harvested": "a late twin is on disk and will be collected",
     "settlement.swept": "the sweep for late twins is through, that is not on disk",
+    # the search after a restore
+    "search.listed": "upstream was listed for what the copy does not know, nothing is recorded",
+    "search.begun": "the first listing is on disk, nothing is looked at",
+    "search.first_line": "the first line of a batch is read, whose it is is not recorded",
+    "search.stranger": "a batch without any request of ours is on disk as a stranger's",
+    "search.found": "a batch that the copy did not know is on disk and will be collected",
+    "search.ended": "the search is over, that is on disk, nothing is submitted yet",
     # poller
     "tracker.seen": "upstream has told the state of a batch, nothing is recorded",
     "tracker.cancel_sent": "upstream was told to cancel a batch, nothing is recorded",
     "tracker.proved": "an adopted batch is proved by its nonce",
     "tracker.disowned": "an adopted batch has turned out to be another's",
     "tracker.ended": "a batch has ended, that is on disk, its results are not read",
-    "tracker.gone": "a batch is gone upstream, its members have an outcome",
+    "tracker.missed": "upstream did not find a batch or its results, that is on disk",
+    "tracker.gone": "a batch is gone upstream, its members have no outcome yet",
     "collector.stored": "one more chunk of results is on disk",
+    "collector.failed": "results could not be read to their end, that is on disk",
     "collector.read": "every result of a batch is on disk, the batch is not finished",
     "collector.finished": "a batch is collected",
     # dispatcher
@@ -94,6 +124,7 @@ POINTS: Final[Mapping[str, str]] = {
     # keeper
     "keeper.looked": "the alarms are on disk",
     "keeper.deleted": "one chunk of what is old is deleted",
+    "keeper.vacuumed": "some free pages are given back to the disk",
     # stopping
     "stop.ordered": "the order to stop is given, every loop may be in its step",
     "stop.finished": "every room has finished, the writer has not",

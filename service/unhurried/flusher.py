@@ -46,8 +46,8 @@ class Flusher:
         for batch_id in await self._store.unfinished():
             await self._complete(batch_id)
         account = await self._store.account()
-        if account is not None and account.is_paused(now):
-            until = account.paused_until
+        if account is not None and account.is_held(now):
+            until = None if account.restored else account.paused_until
             return PAUSE_MAX_S if until is None else min(PAUSE_MAX_S, seconds_between(now, until))
         if await self._store.formed_ahead() >= AHEAD_MAX:
             return PAUSE_MAX_S  # the submission rings when it takes one

@@ -63,6 +63,8 @@ class Limits:
 
     open_requests_max: int = 5_000_000
     log_bytes_max: int = 64_000_000
+    database_alarm_bytes: int | None = None
+    """From its quota, if it has one: before new requests are refused."""
 
 
 class Keeper:
@@ -120,6 +122,7 @@ class Keeper:
             account=status.account.base_url if status.account is not None else "",
             account_paused_at=await self._store.paused_since(),
             account_pause_reason=status.account.pause_reason if status.account is not None else None,
+            restored_to=status.restored.made_at if status.restored is not None and status.restored.held else None,
             disk_free_bytes=status.storage.disk_free_bytes,
             database_bytes=status.storage.database_bytes,
             log_bytes=status.storage.wal_bytes,
@@ -172,6 +175,7 @@ class Keeper:
         if free <= self._settings.vacuum_bytes:
             return False
         await self._store.vacuum(VACUUM_PAGES)
+        failpoint("keeper.vacuumed")
         return True
 
 
@@ -184,7 +188,7 @@ def _thresholds(settings: KeeperSettings, limits: Limits) -> Thresholds:
         queue_share=settings.queue_alarm_share,
         open_requests_max=limits.open_requests_max,
         disk_free_bytes=settings.disk_free_alarm_bytes,
-        database_bytes=settings.database_alarm_bytes,
+        database_bytes=min(settings.database_alarm_bytes, limits.database_alarm_bytes or settings.database_alarm_bytes),
         log_bytes=2 * limits.log_bytes_max,
     )
 

@@ -133,11 +133,28 @@ class StoreSettings(_Part):
     )
     writer_bytes_max: int = Field(256_000_000, ge=1_000_000, description="Bytes that may wait to be written.")
     disk_free_bytes_min: int = Field(
-        100_000_000, ge=0, description="Free space of its disk below which the daemon is not ready for new requests."
+        100_000_000, ge=0, description="Free space of its disk below which new requests are refused."
+    )
+    reserve_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Kept beside the database for the moment at which the disk is full. Default: 1.5 × wal_bytes_max.",
+    )
+    database_bytes_max: int | None = Field(
+        None,
+        ge=4_000_000,
+        description="Largest size of the database; from 80 % of it on new requests are refused. Default: as it comes.",
+    )
+    check_s: Seconds = Field(
+        1.0, description="Time for a check of the database at a start after a crash; 0: none. `doctor` checks it all."
     )
     readers: int = Field(3, ge=1, le=32, description="Reading connections.")
     idempotency_days: Annotated[float, Field(gt=0)] = Field(30.0, description="How long an idempotency key is kept.")
     wal_bytes_max: int = Field(64_000_000, ge=1_000_000, description="Size above which the write-ahead log is emptied.")
+
+    @property
+    def reserve(self) -> int:
+        return self.reserve_bytes if self.reserve_bytes is not None else self.wal_bytes_max * 3 // 2
 
 
 class KeeperSettings(_Part):

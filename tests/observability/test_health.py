@@ -15,7 +15,6 @@ from unhurried.observability.health import (
     LoopWatch,
     MemoryMeter,
     StallMeter,
-    disk_low,
     touching,
 )
 
@@ -116,8 +115,3 @@ async def test_the_writer_is_touched_now_and_then_and_a_step_ends_only_when_it_a
     assert not step.done()
     answered.set()
     assert await step == WRITER_PAUSE_S
-
-
-def test_a_disk_that_is_nearly_full_is_told_with_both_numbers(tmp_path: Path) -> None:
-    assert disk_low(tmp_path, 0) is None
-    assert "1,000,000,000,000,000,000 are wanted" in str(disk_low(tmp_path, 10**18))

@@ -4,7 +4,9 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import structlog
@@ -86,3 +88,14 @@ def test_bytes_show_their_size_only_and_debug_is_left_out_at_info() -> None:
     structlog.get_logger().debug("noise")
     structlog.get_logger().info("collected", body=b"the answer")
     assert json.loads(out.getvalue())["body"] == "<10 bytes>"
+
+
+def test_a_log_that_cannot_be_written_ends_nothing() -> None:
+    """Its disk is full, which is when the daemon is needed."""
+    full = Path("/dev/full").open("w", buffering=1)  # noqa: SIM115  # closing it fails too
+    try:
+        setup("json", stream=full)
+        structlog.get_logger().error("store.full")
+    finally:
+        with suppress(OSError):
+            full.close()

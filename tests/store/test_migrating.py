@@ -12,7 +12,7 @@ import pytest
 from tests.store.support import NOW, open_shop
 from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import StoreConfig, migrate, open_store
-from unhurried.store.sqlite.migrate import Migration, NewerSchema, available, statements
+from unhurried.store.sqlite.migrate import Migration, MigrationFailed, NewerSchema, available, statements
 
 SECOND = """
 -- Semicolons; in a comment
@@ -119,7 +119,7 @@ def test_a_kill_at_any_statement_leaves_the_old_schema(
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, folder: Path) -> None:
     (folder / "0002_bad.sql").write_text("create table more (x) ;\ninsert into nowhere values (1);\n")
     with connected(tmp_path / "a.db") as db:
-        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+        with pytest.raises(MigrationFailed, match="0002_bad failed: no such table: nowhere, in: insert into nowhere"):
             migrate.migrate(db, tmp_path / "a.db", available(folder), NOW)
         assert schema(db) == ["first", "schema_migrations"]
 

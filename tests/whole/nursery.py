@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-PRELOAD: Final = ["anthropic", "fastapi", "typer", "unhurried.app", "unhurried.cli.commands", "unhurried.cli.serve",
-                  "unhurried.simulator.app", "unhurried.simulator.server", "tests.whole.nursery"]  # fmt: skip
+PRELOAD: Final = ["anthropic", "fastapi", "pydantic.v1", "typer", "unhurried.app", "unhurried.cli.commands",
+                  "unhurried.cli.serve", "unhurried.simulator.app", "unhurried.simulator.server",
+                  "tests.whole.nursery"]  # fmt: skip
 
 _context: Final = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOAD)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ FAST: Final = {
     "UNHURRIED_SUBMISSION__PAUSE_MAX_S": "1",
     "UNHURRIED_SUBMISSION__SWEEP_S": "1",
     "UNHURRIED_GRACE_S": "5",
+    "UNHURRIED_STORE__RESERVE_BYTES": "1000000",
 }
 
 
@@ -81,11 +82,16 @@ class Stage:
     folder: Path
     simulator: Simulator
     settings: dict[str, str] = field(default_factory=dict)
-    daemon: Child | None = None
+    daemon: "Child | subprocess.Popen[bytes] | None" = None
+    fresh: Mapping[str, str] | None = None
+    """Variables for a daemon that is a process from scratch, as LD_PRELOAD wants it. None: it is forked, which is
+    faster."""
+    program: Sequence[str] = (sys.executable, "-m", "unhurried")
+    """What such a process runs."""
 
     @property
     def database(self) -> Path:
-        return self.folder / "u.db"
+        return Path(self.settings.get("UNHURRIED_DATABASE", self.folder / "u.db"))
 
     @property
     def socket(self) -> Path:
@@ -112,7 +118,14 @@ class Stage:
 
     def launch(self) -> None:
         """Start the daemon."""
-        self.daemon = Child(["serve"], self.environment, self.folder / "serve.log")
+        log = self.folder / "serve.log"
+        if self.fresh is None:
+            self.daemon = Child(["serve"], self.environment, log)
+            return
+        with log.open("ab") as output:
+            self.daemon = subprocess.Popen(
+                [*self.program, "serve"], env={**self.environment, **self.fresh}, stdout=output, stderr=output
+            )
 
     def kill(self) -> None:
         assert self.daemon is not None

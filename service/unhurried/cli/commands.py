@@ -7,6 +7,7 @@ import typer
 from unhurried import __version__
 from unhurried.cli import (
     again,
+    backup,
     batches,
     config,
     deliveries,
@@ -20,6 +21,7 @@ from unhurried.cli import (
     query,
     queues,
     requests,
+    restore,
     results,
     resume,
     serve,
@@ -54,6 +56,8 @@ def commands() -> typer.Typer:
     app.command()(events.events)
     app.command()(query.query)
     app.command()(doctor.doctor)
+    app.command()(backup.backup)
+    app.command()(restore.restore)
     app.command()(health.health)
     return app
 

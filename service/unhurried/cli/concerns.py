@@ -22,6 +22,7 @@ DO: Final = {
     "destination.dead_deliveries": "mend it, then `unhurried deliveries redeliver --destination {about} --state dead`",
     "queue.nearly_full": "callers are refused when it is full: is something not being sent, or the limit too low?",
     "account.paused_long": "mend the key, the limit or the bill, then `unhurried resume`",
+    "database.restored": "wait until what was sent since is found: docs/backup.md",
     "disk.low": "make room; when it is full, new requests are refused and nothing is lost",
     "database.large": "shorten the retention of a queue, or give it a larger disk",
     "database.log_large": "close the sqlite3 shell that has a transaction open, or the backup that does not end",
@@ -41,6 +42,7 @@ def concerns(told: Mapping[str, Any], now: datetime) -> list[Concern]:
     """The most urgent first; none when all is well. ``told`` is what ``/queue/status`` answers."""
     found = [
         *_process(told),
+        *_restored(told),
         *_account(told, now),
         *_batches(told, now),
         *_queues(told, now),
@@ -71,6 +73,26 @@ def _process(told: Mapping[str, Any]) -> Iterator[tuple[About, Concern]]:
     if draining := process.get("draining"):
         says = f"the daemon is DRAINING since {draining['since']} by {draining['actor']}: it accepts nothing new"
         yield ("daemon", "draining"), Concern(says, "`unhurried undrain` to accept again")
+
+
+def _restored(told: Mapping[str, Any]) -> Iterator[tuple[About, Concern]]:
+    restored = told.get("restored")
+    if restored is None:
+        return
+    waits = restored["detail"] or "upstream was not looked at yet"
+    if restored["held"]:
+        says = f"RESTORED from a copy of {restored['made_at']}: nothing is sent until what was sent since is found"
+        do = f"wait ({waits}); `unhurried resume --restored` says what it would mean not to"
+        yield ("database.restored", ""), Concern(f"{says}; {_came_to_light(restored)}", do)
+    else:
+        says = f"what was sent since the restored copy of {restored['made_at']} is still looked for"
+        yield ("database.restored", ""), Concern(f"{says}; {_came_to_light(restored)}", f"nothing: {waits}")
+
+
+def _came_to_light(restored: Mapping[str, Any]) -> str:
+    found = counted(restored["found"], "batch was", "batches were")
+    unknown = counted(restored["unknown_requests"], "request", "requests")
+    return f"{found} found, with {unknown} accepted after the copy was made"
 
 
 def _account(told: Mapping[str, Any], now: datetime) -> Iterator[tuple[About, Concern]]:

@@ -32,6 +32,16 @@ def load_settings() -> "Settings":
         raise CliError(str(error), SETTINGS) from None
 
 
+def arm() -> None:
+    """The failpoints of a test; refused where upstream is a real one."""
+    from unhurried.settings import SettingsError, arm_failpoints
+
+    try:
+        arm_failpoints(load_settings().upstream)
+    except SettingsError as error:
+        raise CliError(str(error), SETTINGS) from None
+
+
 def socket_path(given: Path | None) -> Path:
     """The socket that was named, by option or variable; only without either the settings are read."""
     named = given or os.environ.get("UNHURRIED_SOCKET")

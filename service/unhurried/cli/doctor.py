@@ -27,14 +27,19 @@ def doctor(
     path = database_path(database)
     from unhurried.store import StoreUnusable
     from unhurried.store.sqlite.doctor import examine
+    from unhurried.store.sqlite.peek import peek
 
     try:
         complaints = asyncio.run(examine(path))
+        restored = asyncio.run(peek(path)).restored
     except StoreUnusable as error:
         raise CliError(str(error), getattr(error, "exit_code", DATABASE)) from None
     if json:
-        json_out({"database": str(path), "well": not complaints, "complaints": complaints})
+        json_out({"database": str(path), "well": not complaints, "complaints": complaints, "restored": restored})
         return NO if complaints else OK
+    if restored is not None and restored.held:
+        waits = restored.detail or "the daemon was not started on it yet"
+        print(f"{path}: restored from a copy, nothing is sent until what was sent since is found: {waits}")
     if not complaints:
         print(f"{path}: every invariant holds")
         return OK

@@ -24,6 +24,8 @@ class AlarmName(StrEnum):
     """Deliveries that used up their attempts; they can be delivered again."""
     QUEUE_NEARLY_FULL = "queue.nearly_full"
     ACCOUNT_PAUSED = "account.paused_long"
+    RESTORED = "database.restored"
+    """A copy was restored, and nothing is submitted until what was sent since is found."""
     DISK_LOW = "disk.low"
     DATABASE_LARGE = "database.large"
     LOG_LARGE = "database.log_large"
@@ -92,6 +94,8 @@ class Reading:
     account: str
     account_paused_at: Ms | None
     account_pause_reason: str | None
+    restored_to: Ms | None = None
+    """While nothing is submitted because a copy was restored: the last moment that it knows."""
     disk_free_bytes: int
     database_bytes: int
     log_bytes: int
@@ -145,6 +149,9 @@ def _of_destinations(destinations: Sequence[DestinationReading], at: Thresholds,
 
 
 def _of_the_daemon(reading: Reading, at: Thresholds, now: Ms) -> Iterator[Alarm]:
+    if reading.restored_to is not None:
+        detail = f"nothing is submitted: the database knows nothing after {rfc3339(reading.restored_to)}"
+        yield Alarm(name=AlarmName.RESTORED, since=now, detail=detail)
     paused_at = reading.account_paused_at
     if paused_at is not None and seconds_between(paused_at, now) > at.account_paused_s:
         detail = f"nothing is submitted since {rfc3339(paused_at)}: {reading.account_pause_reason or 'no reason given'}"

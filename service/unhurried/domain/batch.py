@@ -12,7 +12,8 @@ BatchId = NewType("BatchId", str)
 UpstreamId = NewType("UpstreamId", str)
 
 NONCE_CHARS: Final = 12
-_ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"  # 32 letters without i, l, o, u: a nonce is read aloud at night
+NONCE_ALPHABET: Final = "abcdefghjkmnpqrstvwxyz0123456789"
+"""32 letters without i, l, o, u: a nonce is read aloud at night."""
 
 BODY_HEAD: Final = b'{"requests":['
 BODY_TAIL: Final = b"]}"
@@ -47,11 +48,13 @@ class Batch:
     """Bodies of its group that upstream called incomplete, in a row."""
     late: bool = False
     """A twin that turned up after the batch had been given up: what it brings may be waste."""
+    found: bool = False
+    """Sent after a copy was made that was restored, and found upstream: its members come to light with its results."""
 
 
 def new_nonce() -> str:
     """60 random bits: enough that no two batches of one account ever meet."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(NONCE_CHARS))
+    return "".join(secrets.choice(NONCE_ALPHABET) for _ in range(NONCE_CHARS))
 
 
 def custom_id(nonce: str, request_id: str) -> str:

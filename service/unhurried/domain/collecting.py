@@ -3,7 +3,7 @@ came."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -17,22 +17,27 @@ BATCH_GONE: Final = "batch_gone"
 MISSING_RESULT: Final = "missing_result"
 
 
+TOKENS_MAX: Final = 10**12
+"""More is no number of tokens but a shape that we do not know. A column of 64 bits holds it, and ten million such."""
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
+
+
 class _Line(msgspec.Struct):
     custom_id: str
     result: msgspec.Raw
 
 
 class CacheCreation(msgspec.Struct):
-    ephemeral_1h_input_tokens: int | None = None
+    ephemeral_1h_input_tokens: Tokens | None = None
 
 
 class Usage(msgspec.Struct):
     """Tokens as upstream billed them."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
+    cache_read_input_tokens: Tokens | None = None
     cache_creation: CacheCreation | None = None
 
 
@@ -135,8 +140,14 @@ def _result(body: bytes) -> _Result:
 
 def nonce_of(line: bytes) -> str | None:
     """The nonce in a result line that may be a stranger's; nothing else of it is looked at."""
+    found = custom_id_of(line)
+    return split_custom_id(found)[0] if found is not None else None
+
+
+def custom_id_of(line: bytes) -> str | None:
+    """The custom_id of a result line that may be a stranger's; None when it cannot be read."""
     try:
-        return split_custom_id(_lines.decode(line).custom_id)[0]
+        return _lines.decode(line).custom_id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -94,6 +94,8 @@ def left(status: Status) -> Left:
 
 def _held_by(status: Status) -> list[str]:
     said = []
+    if status.restored is not None and status.restored.held:
+        said.append(f"the database was restored: {status.restored.detail or 'what was sent since is looked for'}")
     if status.account is not None and status.account.paused:
         until = status.account.paused_until
         said.append(

@@ -200,6 +200,7 @@ class HotRoutes:
             raise Problem("invalid_request", str(error), field="delivery_ids") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Problem("invalid_json", f"the body is not valid JSON: {error}") from None
+        failpoint("results.confirming")
         acked = await self._store.ack(confirmation.delivery_ids, "ack", self._deps.clock.now())
         failpoint("results.confirmed")
         self._deps.waiters.windows.confirmed(confirmation.delivery_ids)

@@ -138,6 +138,10 @@ class Resumed(msgspec.Struct):
     resumed: bool
 
 
+class Released(msgspec.Struct):
+    released: bool
+
+
 class Event(msgspec.Struct, kw_only=True):
     seq: int
     at: Time
@@ -195,6 +199,19 @@ class Account(msgspec.Struct, kw_only=True):
     pause_reason: str | None
     refusals: int
     swept_at: Time | None
+
+
+class Restored(msgspec.Struct, kw_only=True):
+    """The database is a copy that was restored, and knows nothing after ``made_at``. What was sent since is looked for
+    upstream; while ``held`` nothing is submitted. ``detail``: what the search waits for; ``found``: batches found so
+    far; ``unknown_requests``: requests in them, or in others, that were accepted after the copy was made."""
+
+    made_at: Time
+    found_at: Time | None
+    held: bool
+    detail: str | None
+    found: int
+    unknown_requests: int
 
 
 class Upstream(msgspec.Struct, kw_only=True):
@@ -290,6 +307,7 @@ class Status(msgspec.Struct, kw_only=True):
     deliveries_pending: int
     oldest_delivery_at: Time | None
     account: Account | None
+    restored: Restored | None
     paused_queues: Sequence[str]
     queues: list[QueueStatus]
     batches: dict[str, OpenBatches]
@@ -457,6 +475,7 @@ def status(status: records.Status, daemon: DaemonStatus) -> Status:
         deliveries_pending=status.deliveries_pending,
         oldest_delivery_at=_time(status.oldest_delivery_at),
         account=_account(status.account) if status.account is not None else None,
+        restored=_restored(status.restored) if status.restored is not None else None,
         paused_queues=status.paused_queues,
         queues=[_queue(one) for one in status.queues],
         batches={
@@ -509,6 +528,17 @@ def _account(account: records.Account) -> Account:
         pause_reason=account.pause_reason,
         refusals=account.refusals,
         swept_at=_time(account.swept_at),
+    )
+
+
+def _restored(restored: records.RestoredStatus) -> Restored:
+    return Restored(
+        made_at=rfc3339(restored.made_at),
+        found_at=_time(restored.found_at),
+        held=restored.held,
+        detail=restored.detail,
+        found=restored.found,
+        unknown_requests=restored.unknown_requests,
     )
 
 

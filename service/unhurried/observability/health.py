@@ -4,7 +4,6 @@ In memory only, for ``/healthz`` and ``/queue/status``; numbers that must surviv
 """
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -68,13 +67,6 @@ class LoopWatch:
     def ages_s(self, now: Ms) -> Mapping[str, float]:
         """Seconds since each loop last finished a step, by name; never negative."""
         return {name: max(0.0, seconds_between(moment, now)) for name, moment in self.finished_at.items()}
-
-
-def disk_low(folder: Path, bytes_min: int) -> str | None:
-    """Says so when less than that is free on the disk of ``folder``."""
-    disk = os.statvfs(folder)
-    free = disk.f_bavail * disk.f_frsize
-    return f"the disk is nearly full: {free:,} bytes are free, {bytes_min:,} are wanted" if free < bytes_min else None
 
 
 def touching(touch: Callable[[], Awaitable[None]]) -> Step:

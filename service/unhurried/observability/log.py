@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, Literal, TextIO
+from contextlib import suppress
+from typing import Any, Final, Literal, TextIO, cast
 
 import structlog
 from structlog.types import Processor
@@ -17,6 +18,22 @@ Form = Literal["json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
 LOUD_LIBRARIES: Final = ("anthropic", "asyncio", "aiosqlite", "httpcore2", "httpx2", "uvicorn", "uvicorn.access")
+
+
+class _Dropping:
+    """A stream that drops what cannot be written: a full disk, or a pipe that nobody reads any more, must end the log
+    and not the daemon."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._out.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._out.flush()
 
 
 def setup(form: Form | None = None, level: Level = "info", stream: TextIO | None = None) -> None:
@@ -37,7 +54,7 @@ def setup(form: Form | None = None, level: Level = "info", stream: TextIO | None
     structlog.configure(
         processors=[*shared, *_rendered(chosen, colors=colors)],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Dropping(out))),
         cache_logger_on_first_use=stream is None,
     )
     _route_stdlib(chosen, shared, out, colors=colors)

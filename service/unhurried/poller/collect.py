@@ -62,6 +62,7 @@ class Collector:
         ended = [found for found in await self._store.open_batches() if found.batch.state is BatchState.ENDED]
         due = [found for found in ended if found.next_try_at <= now]
         if due:
+            await self._store.require_room_for_results()
             await self._collect(min(due, key=lambda found: found.members_open))
             return 0.0
         return min([IDLE_S, *(seconds_between(now, found.next_try_at) for found in ended)])
@@ -105,7 +106,10 @@ class Collector:
                     self._dispatcher.ring()
                 if stored.again:
                     self._flusher.ring()
-        if foreign:
+        if foreign and batch.found:
+            await self._store.record_unknown_requests(batch.id, len(foreign), self._clock.now())
+            log.warning("restored.unknown_requests", batch=batch.id, requests=len(foreign))
+        elif foreign:
             log.error("batch.foreign_lines", batch=batch.id, lines=len(foreign))
         return members + len(foreign)
 
@@ -138,6 +142,7 @@ class Collector:
         """Results can be missing for minutes after the end. They are gone when the batch itself says so."""
         batch, now = found.batch, self._clock.now()
         await self._store.record_not_found(batch.id, now)
+        failpoint("tracker.missed")
         if is_gone(found.not_found_at, found.not_found + 1, self._not_found_grace_s, now):
             assert batch.upstream_id is not None
             sighting = await self._upstream.retrieve(batch.upstream_id)
@@ -153,6 +158,7 @@ class Collector:
         now = self._clock.now()
         pause_s = retry_after_s or retry_pause_s(found.failures, self._policy)
         await self._store.record_read_failure(found.batch.id, detail, after(now, pause_s), now)
+        failpoint("collector.failed")
         log.warning("batch.read_failed", batch=found.batch.id, detail=detail, again_in_s=round(pause_s, 3))
 
 

@@ -119,6 +119,7 @@ class Tracker:
         if not sighting.results_readable:
             if sighting.archived:
                 await self._store.record_gone(batch.id, "upstream no longer keeps its results", self._clock.now())
+                failpoint("tracker.gone")
                 self._submission.ring()
             return  # else: the results follow
         if not batch.proved and not await self._is_ours(found, sighting):
@@ -154,6 +155,7 @@ class Tracker:
         """A 404 on a known id has been seen to heal within minutes. Only several in a row, over those, mean gone."""
         batch, now = found.batch, self._clock.now()
         await self._store.record_not_found(batch.id, now)
+        failpoint("tracker.missed")
         if is_gone(found.not_found_at, found.not_found + 1, self._not_found_grace_s, now):
             await self._store.record_gone(batch.id, "upstream does not know it any more", now)
             failpoint("tracker.gone")

@@ -14,6 +14,7 @@ from unhurried.domain.delivering import Outcome
 from unhurried.domain.grouping import Group, Order
 from unhurried.domain.queue import Queue
 from unhurried.domain.request import Accepted, KeyConflict, NewRequest
+from unhurried.domain.restoring import Restored
 from unhurried.domain.settling import Doubt, Known, Sighting
 from unhurried.domain.submitting import Refused
 from unhurried.store.records import (
@@ -104,6 +105,10 @@ class IngestStore(Protocol):
     async def status(self) -> Status: ...
 
     async def resume_account(self, actor: str, now: Ms) -> bool: ...
+
+    async def release_restored(self, actor: str, now: Ms) -> bool:
+        """Send again, though the search after a restore is not over; it goes on. False: nothing is held back."""
+        ...
 
     def open_requests(self) -> int:
         """How many requests have no outcome yet, as of the last commit, without asking the disk."""
@@ -253,7 +258,42 @@ class FlusherStore(Protocol):
     async def sizes_in_doubt(self) -> frozenset[int]: ...
 
 
-class SubmissionStore(Protocol):
+class SearchStore(Protocol):
+    """After a restore: looking for what was sent since the copy was made."""
+
+    async def restored(self) -> Restored | None:
+        """The search that is not over; None when there is none."""
+        ...
+
+    async def record_first_look(self, date: Ms, now: Ms) -> None: ...
+
+    async def record_wait(self, detail: str) -> None: ...
+
+    async def first_known(self, request_ids: Sequence[str]) -> str | None:
+        """One of these ids that belongs to a request of ours."""
+        ...
+
+    async def record_found(self, sighting: Sighting, nonce: str, request_id: str, now: Ms) -> bool:
+        """An ended batch that carries this request of ours, sent after the copy was made: it will be collected, the
+        first outcome wins. False when it is known meanwhile."""
+        ...
+
+    async def note_unknown(self, sighting: Sighting, why: str, unknown_requests: int, now: Ms) -> None:
+        """A batch without any request of ours; so many in it look like ours."""
+        ...
+
+    async def still_collecting(self) -> int:
+        """How many batches were found and are not collected yet."""
+        ...
+
+    async def anything_at_risk(self, newest_request: int) -> bool:
+        """Whether any request up to that one could still be sent."""
+        ...
+
+    async def end_search(self, why: str, now: Ms) -> bool: ...
+
+
+class SubmissionStore(SearchStore, Protocol):
     async def account(self) -> Account | None: ...
 
     async def next_formed(self) -> Batch | None: ...
@@ -334,6 +374,10 @@ class PollerStore(Protocol):
         """Batches that exist upstream and still owe results, oldest first."""
         ...
 
+    async def require_room_for_results(self) -> None:
+        """Raises ``StoreFull`` while results could not be stored; before they are fetched."""
+        ...
+
     async def record_seen(self, batch_id: BatchId, sighting: Sighting, now: Ms) -> None:
         """It was found upstream (again): in progress or canceling."""
         ...
@@ -356,6 +400,10 @@ class PollerStore(Protocol):
         ...
 
     async def record_read_failure(self, batch_id: BatchId, detail: str, next_try_at: Ms, now: Ms) -> None: ...
+
+    async def record_unknown_requests(self, batch_id: BatchId, count: int, now: Ms) -> None:
+        """So many lines of a batch that was found after a restore are of requests that the copy does not know."""
+        ...
 
     async def finish_collecting(self, batch_id: BatchId, chunk: int, now: Ms) -> bool:
         """All lines are stored: error the members that had none, ``chunk`` at a time. True when it is collected."""

@@ -22,6 +22,11 @@ class StoreFull(TryLater):
 
     retry_after_s = 30.0
 
+    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
 
 class AccountChanged(StoreUnusable):
     """The database is bound to another account and work is still open there."""

@@ -165,9 +165,15 @@ class Account:
     pause_reason: str | None
     refusals: int
     swept_at: Ms | None
+    restored: bool = False
+    """The database is a copy that was restored, and what was sent since it was made is still being looked for."""
+
+    def is_held(self, now: Ms) -> bool:
+        """Whether nothing may be submitted now, for whatever reason."""
+        return self.restored or self.is_paused(now)
 
     def is_paused(self, now: Ms) -> bool:
-        """Whether nothing may be submitted now. A pause whose time is over stays on record until upstream says yes."""
+        """Whether upstream is to be left alone. A pause whose time is over stays on record until upstream says yes."""
         return self.paused and (self.paused_until is None or self.paused_until > now)
 
 
@@ -222,6 +228,21 @@ class Storage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RestoredStatus:
+    """The database was restored from a copy that knows nothing after ``made_at``, and the search for what was sent
+    since is not over. ``found_at``: the first start on it; ``held``: nothing is submitted; ``detail``: what it waits
+    for; ``found``: batches that were found upstream; ``unknown_requests``: requests in them, or in others, that were
+    accepted after the copy was made."""
+
+    made_at: Ms
+    found_at: Ms | None
+    held: bool
+    detail: str | None
+    found: int
+    unknown_requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Status:
     """Numbers that live in the store, so they survive a restart. ``requests`` counts by queue and visible state,
     ``batches`` tells of the unfinished ones by state."""
@@ -234,6 +255,7 @@ class Status:
     deliveries_pending: int
     oldest_delivery_at: Ms | None
     account: Account | None
+    restored: RestoredStatus | None = None
     paused_queues: Sequence[str]
     queues: Sequence[QueueStatus]
     batches: dict[str, OpenBatches]

@@ -31,6 +31,7 @@ from unhurried.domain.states import BatchState
 from unhurried.failpoints import failpoint
 from unhurried.loop import Bell
 from unhurried.store.contract import SubmissionStore
+from unhurried.submission.search import Search
 from unhurried.upstream import Upstream, UpstreamTrouble
 
 log = structlog.get_logger()
@@ -43,7 +44,7 @@ RESULTS_KEPT_S: Final = 29 * 86_400.0
 
 
 class Settlement:
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it needs is handed in, by name
         self,
         store: SubmissionStore,
         upstream: Upstream,
@@ -53,6 +54,7 @@ class Settlement:
         sweep_s: float,
         submission: Bell,
         poller: Bell,
+        flusher: Bell | None = None,
         settled: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``settled`` is told how a doubt ended, ``adopted`` or ``abandoned``, and of each ``late_twin`` and
@@ -64,13 +66,23 @@ class Settlement:
         self._sweep_s = sweep_s
         self._submission = submission
         self._poller = poller
+        self._flusher = flusher or Bell()
         self._settled = settled
+        self._search = Search(
+            store, upstream, clock, policy=policy, take=self._take, released=self._released, poller=poller
+        )
 
     async def step(self, now: Ms) -> float:
-        """Look at every batch in doubt once; when there is none, sweep for late twins now and then."""
-        doubts = await self._store.doubts()
+        """Look at every batch in doubt once; when there is none, sweep for late twins now and then. After a restore the
+        search comes first: a doubt of the copy could be taken for what was sent after it."""
+        restored = await self._store.restored()
         try:
-            if not doubts:
+            if restored is not None and await self._search.step(restored):
+                return 0.0
+            if restored is not None and restored.held:
+                return self._pause_s
+            doubts = await self._store.doubts()
+            if not doubts and restored is None:
                 return await self._sweep_when_due(now)
             await self._look(doubts)
         except UpstreamTrouble as trouble:
@@ -82,7 +94,13 @@ class Settlement:
     def _pause_s(self) -> float:
         return max(self._policy.grace_s / LOOKS_PER_GRACE, 0.05)
 
+    def _released(self) -> None:
+        self._flusher.ring()
+        self._submission.ring()
+
     async def _look(self, doubts: Sequence[Doubt]) -> None:
+        if not doubts:
+            return
         since = after(min(doubt.window_from for doubt in doubts), -CREATED_AT_SLACK_S)
         listing = await self._upstream.list_since(since)
         failpoint("settlement.listed")
@@ -143,10 +161,18 @@ class Settlement:
             return  # the next look tries again; the other batches must not wait for it
         failpoint("settlement.nonce_read")
         owner = await self._store.batch_by_nonce(nonce)
+        if owner is not None:
+            await self._take(owner, sighting)
+        elif await self._store.restored() is not None:
+            await self._search.read(sighting)  # it may be ours under a nonce that the copy does not know
+        else:
+            await self._store.note_stranger(sighting.id, "its results show no nonce of ours", self._clock.now())
+            failpoint("settlement.stranger")
+
+    async def _take(self, owner: Batch, sighting: Sighting) -> bool:
+        """Upstream's batch shows the nonce of this one of ours. False when that is left to a later look."""
         now = self._clock.now()
-        if owner is None:
-            await self._store.note_stranger(sighting.id, "its results show no nonce of ours", now)
-        elif owner.state is BatchState.UNKNOWN:
+        if owner.state is BatchState.UNKNOWN:
             await self._adopt(owner, sighting, proved=True)
         elif owner.state is BatchState.ABANDONED:
             await self._store.harvest_twin(owner.id, sighting, now)
@@ -156,12 +182,16 @@ class Settlement:
             self._poller.ring()
         elif owner.upstream_id is not None and not owner.proved:  # it had adopted another's
             await self._store.disown(owner.id, f"it is {sighting.id}", stranger=False, now=now)
+            failpoint("settlement.disowned")
             await self._adopt(owner, sighting, proved=True)
         elif owner.upstream_id is not None and owner.upstream_id != sighting.id:
             await self._store.note_stranger(sighting.id, f"a second copy of {owner.id}, paid in vain", now)
+            failpoint("settlement.stranger")
             self._settled("second_copy")
             log.error("batch.second_copy", batch=owner.id, upstream=sighting.id, requests=sighting.total)
-        # Else its create is being answered just now: the answer, or the next look, settles it.
+        else:
+            return False  # its create is being answered just now: the answer, or the next look, settles it
+        return True
 
     async def _sweep_when_due(self, now: Ms) -> float:
         account = await self._store.account()

@@ -79,8 +79,8 @@ class Submission:
             self._flusher.ring()
             return 0.0
         account = await self._store.account()
-        if account is None or account.is_paused(now):
-            until = account.paused_until if account else None
+        if account is None or account.is_held(now):
+            until = None if account is None or account.restored else account.paused_until
             return IDLE_S if until is None else min(IDLE_S, seconds_between(now, until))
         batch = await self._store.next_formed()
         if batch is None:
@@ -94,6 +94,7 @@ class Submission:
     async def _make_distinct(self, batch: Batch, now: Ms) -> float:
         """A batch in doubt is recognised by its size: until it is settled, no other may have as many requests."""
         smaller = await self._store.drop_last_member(batch.id, now)
+        failpoint("submission.distinct")
         return DOUBT_WAIT_S if smaller is None else 0.0
 
     async def _submit(self, batch: Batch, account: Account) -> float:

@@ -11,6 +11,8 @@ from unhurried.clock import Ms, SystemClock, seconds_between
 from unhurried.domain.submitting import ErrorAnswer
 
 TEXT_CHARS_MAX: Final = 300
+READ_AGAIN_MAX_S: Final = 3_600.0
+"""The longest that upstream may ask a reader to wait: results that nobody reads in time vanish."""
 
 
 class UpstreamTrouble(Exception):
@@ -75,7 +77,8 @@ def trouble_of(answer: ErrorAnswer, call: str, request_id: str | None) -> Upstre
     """The exception for an error answer to anything but a create. ``call``: what was asked, as ``GET /v1/…``."""
     what = " ".join(filter(None, [answer.error_type, answer.error_code, answer.message[:TEXT_CHARS_MAX]]))
     detail = f"{call}: {answer.status} {what}".rstrip() + (f" ({request_id})" if request_id else "")
-    return UpstreamTrouble(detail, status=answer.status, retry_after_s=answer.retry_after_s, reachable=True)
+    retry = None if answer.retry_after_s is None else min(answer.retry_after_s, READ_AGAIN_MAX_S)
+    return UpstreamTrouble(detail, status=answer.status, retry_after_s=retry, reachable=True)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

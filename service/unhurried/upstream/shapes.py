@@ -1,7 +1,7 @@
 """Upstream's JSON as domain values. Lenient about what is new, strict about what the settlement relies on: a page that
 cannot be read must never pass for a page without our batch."""
 
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -16,12 +16,16 @@ class BadShape(Exception):
     """Upstream's answer is not what it documents. The text names the field, never a value."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+"""A batch has 100,000 requests; beyond what a column holds, a number could not be stored."""
+
+
 class _Counts(msgspec.Struct):
-    processing: int
-    succeeded: int
-    errored: int
-    canceled: int
-    expired: int
+    processing: Count
+    succeeded: Count
+    errored: Count
+    canceled: Count
+    expired: Count
 
     @property
     def total(self) -> int:

@@ -13,6 +13,7 @@ from unhurried.ingest.deps import IngestDeps
 from unhurried.ingest.problems import Problem
 
 ACCOUNT_PATH: Final = "/queue/account/resume"
+RESTORED_PATH: Final = "/queue/restored/release"
 
 
 class BatchQuery(Strict):
@@ -76,6 +77,15 @@ def add_routes(api: FastAPI, deps: IngestDeps) -> None:
         deps.bells.flusher.ring()
         deps.bells.submission.ring()
         return Json(views.Resumed(resumed))
+
+    @api.post(RESTORED_PATH, responses=describe.answers(views.Released))
+    async def release_restored(request: Request, nothing: Nothing) -> Response:
+        """Submit again after a restore, though the search for what was sent since the copy was made is not over.
+        ``released`` is false when nothing was held back."""
+        released = await store.release_restored(actor(request), deps.clock.now())
+        deps.bells.flusher.ring()
+        deps.bells.submission.ring()
+        return Json(views.Released(released))
 
 
 def _daemon_status(deps: IngestDeps) -> views.DaemonStatus:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from unhurried.clock import Ms, rfc3339
 from unhurried.domain.states import DeliveryState, RequestState
+from unhurried.failpoints import failpoint
 from unhurried.ingest import describe, problems
 from unhurried.ingest.api.parts import JSON_ONLY, Id, Json, Nothing, Strict, actor, moment
 from unhurried.ingest.deps import IngestDeps
@@ -116,6 +117,7 @@ def _add_many(api: FastAPI, deps: IngestDeps) -> None:
             step = await store.redeliver_many(wanted, cursor, actor(request), deps.clock.now(), dry_run=body.dry_run)
             found += step.deliveries
             if step.deliveries and not body.dry_run:
+                failpoint("ingest.redelivered")
                 _tell(deps, body.destination)
             if (cursor := step.cursor) is None:
                 return Json(Redelivery(found, body.dry_run))
@@ -156,6 +158,7 @@ def _add_one(api: FastAPI, deps: IngestDeps) -> None:
             raise Problem("not_redeliverable", f"{id} cannot be delivered again: {error}", id=id) from None
         if made is None:
             raise Problem("not_found", f"there is no delivery {id!r}")
+        failpoint("ingest.redelivered")
         _tell(deps, made.destination)
         return Json(_shown(made), status_code=202)
 

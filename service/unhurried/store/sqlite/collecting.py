@@ -21,6 +21,7 @@ from unhurried.domain.collecting import (
     tokens_of,
 )
 from unhurried.domain.states import AttemptState, BatchState, RequestState
+from unhurried.failpoints import failpoint
 from unhurried.store.records import StoredResults
 from unhurried.store.sqlite.delivering import AT_ONCE
 from unhurried.store.sqlite.rows import insert
@@ -65,10 +66,12 @@ class RetryPauses:
 
 def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: RetryPauses, now: Ms) -> StoredResults:
     """Record one chunk of result lines. What is stored already is skipped, so reading again from the start is safe."""
-    row = tx.db.execute("select seq, nonce from batches where id = ? and state = 'ended'", (batch_id,)).fetchone()
+    row = tx.db.execute(
+        "select seq, nonce, found from batches where id = ? and state = 'ended'", (batch_id,)
+    ).fetchone()
     if row is None:
         raise BadLine("the batch is not being collected any more")
-    batch_seq, nonce = row
+    batch_seq, nonce, found = row
     results: dict[str, Result] = {}
     foreign: set[str] = set()
     for line in lines:
@@ -78,6 +81,8 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
         else:
             foreign.add(custom_id(result.nonce, result.request_id))
     wanted = msgspec.json.encode(list(results)).decode()
+    if found:
+        _take_in(tx, batch_seq, wanted, now)
     members = [Member._make(row) for row in tx.db.execute(_MEMBERS_BY_ID, (wanted, batch_seq))]
     foreign.update(custom_id(nonce, id) for id in results.keys() - {member.id for member in members})
     fresh = [member for member in members if member.attempt in ("open", "superseded")]
@@ -93,6 +98,18 @@ def store_results(tx: Tx, batch_id: BatchId, lines: Sequence[bytes], pauses: Ret
         states=Counter(results[member.id].state.value for member in fresh),
         tokens=tokens_of(results[member.id].usage for member in fresh),
     )
+
+
+def _take_in(tx: Tx, batch_seq: int, wanted: str, now: Ms) -> None:
+    """Make members of those requests that this database knows: of a batch that was found after a restore, the result
+    lines tell who they are."""
+    done = tx.db.execute(
+        "insert into attempts (batch_seq, request_seq, state, ended_at) select ?1, r.seq, 'superseded', ?2"
+        " from json_each(?3) j cross join requests r on r.id = j.value where not exists"
+        " (select 1 from attempts a where a.batch_seq = ?1 and a.request_seq = r.seq)",
+        (batch_seq, now, wanted),
+    )
+    tx.db.execute("update batches set requests = requests + ? where seq = ?", (done.rowcount, batch_seq))
 
 
 def _record(
@@ -163,6 +180,7 @@ def _finish(
         "insert into results (request_seq, batch_seq, stored_at, body)",
         [(member.seq, batch_seq, now, result.body) for member, result in pairs],
     )
+    failpoint("store.half_stored")
     insert(
         tx.db,
         "insert into deliveries (request_seq, generation, destination_id, state, due_at, created_at)",

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ async def _connected(path: Path, db: aiosqlite.Connection) -> aiosqlite.Connecti
     except sqlite3.Error as error:
         # Its thread has a last word for this loop, and would die with a traceback if the loop were closed by then.
         await asyncio.to_thread(db._thread.join)  # noqa: SLF001
-        raise _unopened(path, error) from None
+        raise unopened(path, error) from None
 
 
 async def _prepared(
@@ -64,15 +65,37 @@ async def _prepared(
         await in_thread(db, prepare)
     except sqlite3.DatabaseError as error:
         await db.close()
-        raise _unopened(path, error) from None
+        raise unopened(path, error) from None
     except BaseException:
         await db.close()  # an unclosed one keeps its thread, and so the process, alive
         raise
     return db
 
 
-def _unopened(path: Path, error: sqlite3.Error) -> StoreUnusable:
-    kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+def is_full(error: sqlite3.Error) -> bool:
+    """There is no space: for the file, its log, or (it has a code of its own) the index of the log."""
+    index_full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE
+    return index_full or primary_code(error) == sqlite3.SQLITE_FULL
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_fatal(error: sqlite3.Error) -> bool:
+    """After these nobody knows what is on disk: stop, and let the next start look."""
+    return not is_full(error) and primary_code(error) in (
+        sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB
+    )  # fmt: skip
+
+
+def unopened(path: Path, error: sqlite3.Error) -> StoreUnusable:
+    """What is told of a file that cannot be opened."""
+    if is_full(error):
+        return StoreUnusable(
+            f"no space is left on the disk of {path}, not even to start: make some. What was accepted is safe"
+        )
+    kind = primary_code(error)
     if kind in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM) and not _permitted(path):
         return NotPermitted(f"no permission to use {path} as uid {os.geteuid()}: run this as the daemon's user")
     return Damaged(f"{path} cannot be used: {error}")
@@ -105,10 +128,12 @@ def _prepare_writer(db: sqlite3.Connection) -> None:
     owner = db.execute("pragma application_id").fetchone()[0]
     if not empty and owner != APPLICATION_ID:
         raise Damaged("the file is a SQLite database of another program; UNHURRIED_DATABASE must name its own file")
-    if empty:  # these three hold only if they are set before the first table, in this order
+    if empty:  # these hold only if they are set before the first table, in this order
         db.execute("pragma page_size = 8192")
         db.execute("pragma auto_vacuum = incremental")
         db.execute(f"pragma application_id = {APPLICATION_ID}")
+        if not db.execute("pragma user_version").fetchone()[0]:  # a second number would be in the log only
+            db.execute(f"pragma user_version = {1 + secrets.randbelow(2**31 - 1)}")  # which of ours it is: see files
     _require(db, "journal_mode", "wal")
     # Not FULL by default everywhere, and NORMAL loses acknowledged commits in a power cut.
     _require(db, "synchronous", 2)

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from unhurried.store.sqlite.connection import WRITER_BUSY_MS
+from unhurried.store.sqlite.connection import WRITER_BUSY_MS, is_fatal
 
 
 def empty_log(db: sqlite3.Connection) -> bool:
@@ -11,7 +11,9 @@ def empty_log(db: sqlite3.Connection) -> bool:
     db.execute("pragma busy_timeout = 0").fetchall()
     try:
         busy, _, _ = db.execute("pragma wal_checkpoint(truncate)").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if is_fatal(error):
+            raise
         return False
     finally:
         db.execute(f"pragma busy_timeout = {WRITER_BUSY_MS}").fetchall()

@@ -23,7 +23,7 @@ MEMBER_BYTES: Final = 250
 BATCH_COLUMNS: Final = (
     "b.id, b.state, b.nonce, q.name, g.model, g.anthropic_version, g.anthropic_beta, b.requests, b.params_bytes,"
     " b.created_at, b.formed_at, b.submit_started_at, b.upstream_id, b.upstream_created_at, b.adopted, b.proved,"
-    " b.members_open, b.late, g.cut_short"
+    " b.members_open, b.late, b.found, g.cut_short"
 )
 BATCH_FROM: Final = "from batches b join groups g on g.id = b.group_id join queues q on q.id = g.queue_id"
 
@@ -31,7 +31,7 @@ BATCH_FROM: Final = "from batches b join groups g on g.id = b.group_id join queu
 def batch_of(row: tuple[Any, ...]) -> Batch:
     """A ``Batch`` from the columns of ``BATCH_COLUMNS``."""
     (id, state, nonce, queue, model, version, beta, requests, params_bytes, created_at, formed_at, submit_started_at,
-     upstream_id, upstream_created_at, adopted, proved, members_open, late,
+     upstream_id, upstream_created_at, adopted, proved, members_open, late, found,
      cut_short) = row  # fmt: skip
     return Batch(
         id=BatchId(id),
@@ -53,6 +53,7 @@ def batch_of(row: tuple[Any, ...]) -> Batch:
         members_open=members_open,
         cut_short=cut_short,
         late=bool(late),
+        found=bool(found),
     )
 
 

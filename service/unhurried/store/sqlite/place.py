@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,9 @@ LOOK_S: Final = 0.02
 """``holder`` has the lock for microseconds; a daemon that starts just then must not take it for another daemon."""
 
 
+EPOCH_MAX: Final = 1 << 40
+
+
 class WrongPlace(StoreUnusable):
     exit_code = 73
 
@@ -35,6 +39,9 @@ class InstanceLock:
 
     def __init__(self, database: Path) -> None:
         self.path = _lock(database)
+        self.epoch = 0
+        """The newest boot of this database that is remembered here, 0 for none. A file that knows less is an older one,
+        put back in its place."""
         self._file: int | None = None
 
     def acquire(self) -> None:
@@ -50,9 +57,18 @@ class InstanceLock:
                 f"another daemon (pid {held_by}) holds {self.path}; stop it first, or give this one its own"
                 " UNHURRIED_DATABASE"
             )
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._file = file
+        self.remember(_epoch(file))
+
+    def remember(self, epoch: int) -> None:
+        """Write down who holds it, and the newest boot."""
+        assert self._file is not None
+        self.epoch = max(self.epoch, epoch)
+        text = f"{os.getpid()}\n{self.epoch}\n".encode()
+        with suppress(OSError):  # the disk is full: the lock is held all the same, it does not say by whom
+            os.pwrite(self._file, text, 0)  # over what is there: cut off first, a kill would leave nothing remembered
+            os.ftruncate(self._file, len(text))
+            os.fsync(self._file)
 
     def release(self) -> None:
         if self._file is not None:
@@ -96,11 +112,17 @@ def holder(database: Path) -> Holder | None:
 
 
 def _lock(database: Path) -> Path:
-    return database.with_name(database.name + ".lock")
+    real = Path(os.path.realpath(database))  # by whatever link it is called, it is one database
+    return real.with_name(real.name + ".lock")
 
 
 def _pid(lock: int) -> str:
-    return os.pread(lock, 32, 0).decode(errors="replace").strip() or "unknown"
+    return os.pread(lock, 32, 0).decode(errors="replace").partition("\n")[0].strip() or "unknown"
+
+
+def _epoch(lock: int) -> int:
+    _, _, epoch = os.pread(lock, 64, 0).decode(errors="replace").partition("\n")
+    return min(int(epoch), EPOCH_MAX) if epoch.strip().isdecimal() and epoch.isascii() else 0
 
 
 def prepare_folder(database: Path) -> None:

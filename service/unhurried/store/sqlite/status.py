@@ -13,7 +13,7 @@ from typing import Final
 from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_BATCH_STATES, BatchState
 from unhurried.store.records import BatchView, DestinationStatus, OpenBatches, QueueStatus, Status, Storage
-from unhurried.store.sqlite import reading
+from unhurried.store.sqlite import reading, restoring
 from unhurried.store.sqlite.alarms import alarms, paused_since
 from unhurried.store.sqlite.forming import oldest_waiting
 from unhurried.store.sqlite.submission import account
@@ -48,6 +48,7 @@ def _status(db: sqlite3.Connection) -> Status:
         deliveries_pending=sum(to.deliveries.get(state, 0) for to in destinations for state in NOT_HANDED_OVER),
         oldest_delivery_at=_first(to.oldest_at for to in destinations),
         account=replace(paid, paused_at=paused_since(db)) if paid is not None else None,
+        restored=restoring.status(db),
         paused_queues=[queue.name for queue in queues if queue.paused_at is not None],
         queues=queues,
         batches=_batches(db),

@@ -5,24 +5,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import aiosqlite
-
 from unhurried.clock import Ms
 from unhurried.domain.alarms import Alarm
 from unhurried.domain.queue import Queue
 from unhurried.domain.retention import Verdict
+from unhurried.failpoints import failpoint
 from unhurried.store.errors import NotNow
 from unhurried.store.records import Page, RetryCandidate, RetryFilter
 from unhurried.store.sqlite import alarms, emptying, erasing, queues, retention, retrying, steering
-from unhurried.store.sqlite.connection import in_thread
 from unhurried.store.sqlite.tx import Tx
-from unhurried.store.sqlite.writer import PAGE_BYTES
+from unhurried.store.sqlite.writer import PAGE_BYTES, Writer
 
 T = TypeVar("T")
 
 
 class Steered:
-    _writer_db: aiosqlite.Connection
+    _writer: Writer
     _deadline_classes_s: Sequence[float]
     _log_owed = True
     """Whether the write-ahead log may still have the contents of a request that was erased. At start nobody knows: an
@@ -79,6 +77,7 @@ class Steered:
         self._log_owed = True
         if (reason := await self._write(lambda tx: erasing.erase(tx, request_id, key, actor, now))) is not None:
             raise NotNow(reason)
+        failpoint("store.erased")
         return await self.empty_log()
 
     # keeper
@@ -135,6 +134,6 @@ class Steered:
     async def empty_log(self, *, only_owed: bool = False) -> bool:
         if only_owed and not self._log_owed:
             return True
-        emptied = await in_thread(self._writer_db, emptying.empty_log)
+        emptied = await self._writer.alone(emptying.empty_log)
         self._log_owed = self._log_owed and not emptied
         return emptied

@@ -3,6 +3,7 @@
 from unhurried.clock import Ms
 from unhurried.domain.states import FINAL_REQUEST_STATES
 from unhurried.store.records import Flushed
+from unhurried.store.sqlite import setback
 from unhurried.store.sqlite.collecting import cancel_queued
 from unhurried.store.sqlite.submission import account
 from unhurried.store.sqlite.tx import Tx, guard
@@ -42,6 +43,8 @@ def ask_flush(tx: Tx, queue: str | None, model: str | None, actor: str, now: Ms)
     for _, waiting, name, paused, reason in rows:
         if paused:
             by = f"queue {name} is paused: {reason or 'no reason given'}"
+        elif paid is not None and paid.restored:
+            by = "the database was restored: what was sent since the copy was made is looked for first"
         elif paid is not None and paid.is_paused(now):
             by = f"the account is paused: {paid.pause_reason or 'no reason given'}"
         else:
@@ -75,4 +78,5 @@ def withdraw(tx: Tx, request_seq: int, now: Ms) -> None:
 
 
 def record_alive(tx: Tx, now: Ms) -> None:
+    setback.mend(tx.db, now)
     tx.db.execute("update boots set seen_at = ? where epoch = ?", (now, tx.epoch))

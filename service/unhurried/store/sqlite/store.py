@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import aiosqlite
+import structlog
 
 from unhurried import __version__
 from unhurried.clock import Ms
@@ -26,25 +27,41 @@ from unhurried.store.errors import StoreUnusable
 from unhurried.store.sqlite import (
     accepting,
     collecting,
+    copies,
     delivering,
     destinations,
     doctor,
     forming,
     polling,
     reading,
+    restoring,
     sending,
+    setback,
     status,
     steering,
     submission,
 )
+from unhurried.store.sqlite.checking import check_after_a_cut
 from unhurried.store.sqlite.collecting import RetryPauses
-from unhurried.store.sqlite.connection import in_thread, open_reader, open_writer
+from unhurried.store.sqlite.connection import (
+    Damaged,
+    in_thread,
+    is_fatal,
+    is_full,
+    open_reader,
+    open_writer,
+    unopened,
+)
+from unhurried.store.sqlite.files import Found, advised, look_before_opening, require_whole, untouched
 from unhurried.store.sqlite.migrate import Migration, available, migrate
 from unhurried.store.sqlite.place import InstanceLock, prepare_folder
+from unhurried.store.sqlite.searched import Searched
+from unhurried.store.sqlite.space import Limits, Space
 from unhurried.store.sqlite.steered import Steered
 from unhurried.store.sqlite.tx import Tx
 from unhurried.store.sqlite.writer import Writer
 
+log = structlog.get_logger()
 T = TypeVar("T")
 WAKE_CHUNK: Final = 500
 
@@ -58,46 +75,82 @@ class StoreConfig:
     idempotency_days: float = 30.0
     deadline_classes_s: tuple[float, ...] = (3_600.0, 21_600.0, 86_400.0)
     retry_pauses: RetryPauses = field(default_factory=RetryPauses)
+    space: Limits = field(default_factory=Limits)
+    check_s: float = 0.0
 
 
 async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
     """Take the lock, bring the schema up to date, begin a new epoch. Raises ``StoreUnusable`` with what to do."""
+    path = path.resolve()  # what stands beside the file stands beside the real one
     prepare_folder(path)
     lock = InstanceLock(path)
     lock.acquire()
     failpoint("start.locked")
+    space = Space(path, config.space)
     connections: list[aiosqlite.Connection] = []
+    try:
+        space.begin()
+        found = look_before_opening(path, lock.epoch, now)
+        with untouched(path):
+            epoch, migrated = await _opened(path, config, now, lock, space, found, connections)
+    except BaseException as error:
+        lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise advised(unopened(path, error)) from None
+        if isinstance(error, Damaged):
+            raise advised(error) from None
+        raise
+    return SqliteStore(connections, lock, epoch, config, migrated, space)
+
+
+async def _opened(
+    path: Path,
+    config: StoreConfig,
+    now: Ms,
+    lock: InstanceLock,
+    space: Space,
+    found: Found,
+    connections: list[aiosqlite.Connection],
+) -> tuple[int, list[Migration]]:
+    """Fill ``connections``, the writing one first, or leave none open. Returns the new epoch, and what was migrated."""
     try:
         db = await open_writer(path)
         connections.append(db)
         failpoint("start.opened")
+        await in_thread(db, lambda conn: require_whole(conn, path, lock.epoch, found))
+        await in_thread(db, lambda conn: check_after_a_cut(conn, path, config.check_s))
         migrated = await in_thread(db, lambda conn: migrate(conn, path, available(), now))
-        epoch = await in_thread(db, lambda conn: _begin_epoch(conn, now))
+        epoch = await in_thread(db, lambda conn: _begin_epoch(conn, now, lock.epoch))
+        lock.remember(epoch)  # after the commit: a lock that knows more than the file would mean an older file
+        await in_thread(db, space.limit)
         failpoint("start.epoch")
         for _ in range(config.readers):
             connections.append(await open_reader(path))  # noqa: PERF401  # each is in the list before the next can fail
-    except BaseException as error:
+    except BaseException:
         for connection in connections:
             await connection.close()  # an unclosed one keeps its thread, and so the process, alive
-        lock.release()
-        if isinstance(error, sqlite3.Error):
-            raise StoreUnusable(f"{path} cannot be used: {error}") from None
         raise
-    return SqliteStore(connections, lock, epoch, config, migrated)
+    return epoch, migrated
 
 
-def _begin_epoch(db: sqlite3.Connection, now: Ms) -> int:
+def _begin_epoch(db: sqlite3.Connection, now: Ms, remembered: int) -> int:
+    """``remembered``: the newest epoch that the lock knows of. A database that knows less is an older one that was put
+    back in its place: it is marked as a copy, and its epochs go on behind those that have been."""
+    newest = db.execute("select coalesce(max(epoch), 0) from boots").fetchone()[0]
+    if 0 < newest < remembered and not copies.is_marked(db):
+        copies.mark(db, "older", copies.last_moment(db))
+    copies.open_copy(db, now)
     db.execute("begin immediate")
-    done = db.execute(
-        "insert into boots (started_at, seen_at, pid, version, sqlite) values (?1, ?1, ?2, ?3, ?4)",
-        (now, os.getpid(), __version__, sqlite3.sqlite_version),
+    setback.mend(db, now)
+    db.execute(
+        "insert into boots (epoch, started_at, seen_at, pid, version, sqlite) values (?1, ?2, ?2, ?3, ?4, ?5)",
+        (epoch := max(newest, remembered) + 1, now, os.getpid(), __version__, sqlite3.sqlite_version),
     )
     db.execute("commit")
-    assert done.lastrowid is not None
-    return done.lastrowid
+    return int(epoch)
 
 
-class SqliteStore(Steered):
+class SqliteStore(Steered, Searched):
     """``unhurried.store.Store``; the contract documents each method. ``run`` is the writer and must be running."""
 
     def __init__(
@@ -107,6 +160,7 @@ class SqliteStore(Steered):
         epoch: int,
         config: StoreConfig,
         migrated: Sequence[Migration],
+        space: Space,
     ) -> None:
         self._writer_db, *readers = connections
         self._readers = readers
@@ -114,12 +168,14 @@ class SqliteStore(Steered):
         for reader in readers:
             self._idle.put_nowait(reader)
         self._lock = lock
+        self._space = space
         self._config = config
         self.epoch = epoch
         self.migrated = [f"{migration.version:04d}_{migration.name}" for migration in migrated]
         self._writer = Writer(
             self._writer_db,
             epoch,
+            space,
             jobs_max=config.writer_jobs_max,
             bytes_max=config.writer_bytes_max,
             wal_bytes_max=config.wal_bytes_max,
@@ -138,7 +194,7 @@ class SqliteStore(Steered):
         """Close every connection and release the lock. ``clean`` records that nothing was under way."""
         try:
             if clean:
-                await in_thread(self._writer_db, lambda db: _end_epoch(db, self.epoch, now))
+                await self._writer.alone(lambda db: _end_epoch(db, self.epoch, now))
                 failpoint("stop.ended")
         finally:
             for connection in (*self._readers, self._writer_db):
@@ -150,7 +206,12 @@ class SqliteStore(Steered):
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         async with self._reader() as db:
-            return await in_thread(db, work)
+            try:
+                return await in_thread(db, work)
+            except sqlite3.DatabaseError as error:
+                if is_fatal(error):
+                    raise advised(StoreUnusable(f"the database cannot be read any more: {error}")) from error
+                raise
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -181,6 +242,10 @@ class SqliteStore(Steered):
             conflicts = sum(isinstance(answer, KeyConflict) for answer in answers)
             accepts["conflict"] += conflicts
             accepts["duplicate"] += len(answers) - new - conflicts
+
+    def refusal(self) -> str | None:
+        """Why nothing new can be taken, if it cannot."""
+        return self._space.complaint() or self._writer.complaint()
 
     def open_requests(self) -> int:
         return self._writer.tally.open_requests
@@ -465,6 +530,9 @@ class SqliteStore(Steered):
         self.work.finished += stored.finished
         return stored
 
+    async def require_room_for_results(self) -> None:
+        self._space.require_room_for_results()
+
     async def record_read_failure(self, batch_id: BatchId, detail: str, next_try_at: Ms, now: Ms) -> None:
         await self._write(lambda tx: polling.record_read_failure(tx, batch_id, detail, next_try_at, now))
 
@@ -517,12 +585,21 @@ class SqliteStore(Steered):
 
     async def recover(self, now: Ms) -> dict[str, int]:
         await in_thread(self._writer_db, self._writer.tally.load)
-        return await self._write(lambda tx: submission.reclaim(tx, now))
+        return await self._write(lambda tx: _recover(tx, now))
 
     async def complaints(self) -> Sequence[records.Complaint]:
         return await self._read(doctor.complaints)
 
 
+def _recover(tx: Tx, now: Ms) -> dict[str, int]:
+    return {**submission.reclaim(tx, now), "restored": int(restoring.begin(tx, now))}
+
+
 def _end_epoch(db: sqlite3.Connection, epoch: int, now: Ms) -> None:
-    db.execute("update boots set stopped_at = ?1, seen_at = ?1 where epoch = ?2", (now, epoch))
-    db.execute("pragma wal_checkpoint(truncate)")
+    try:
+        db.execute("update boots set stopped_at = ?1, seen_at = ?1 where epoch = ?2", (now, epoch))
+        db.execute("pragma wal_checkpoint(truncate)")
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
+        log.warning("store.stop_not_recorded", detail=str(error))  # the next start takes it for a crash: no harm

@@ -13,6 +13,7 @@ from unhurried.store.errors import AccountChanged
 from unhurried.store.records import Account
 from unhurried.store.sqlite import sending
 from unhurried.store.sqlite.collecting import error_member
+from unhurried.store.sqlite.copies import is_held, is_searching
 from unhurried.store.sqlite.forming import BATCH_COLUMNS, BATCH_FROM, batch_by_id, batch_of
 from unhurried.store.sqlite.tx import Tx
 
@@ -46,6 +47,7 @@ def account(db: sqlite3.Connection) -> Account | None:
         pause_reason=reason,
         refusals=refusals,
         swept_at=swept_at,
+        restored=is_held(db),
     )
 
 
@@ -135,7 +137,7 @@ def record_submission(tx: Tx, batch_id: BatchId, window_from: Ms, now: Ms) -> Ba
     row = tx.db.execute(
         "select requests, stale, cancels >= members_open from batches where id = ? and state = 'forming'", (batch_id,)
     ).fetchone()
-    if row is None or row[0] in sizes_in_doubt(tx.db):
+    if row is None or row[0] in sizes_in_doubt(tx.db) or is_held(tx.db):
         return None
     if row[1] or row[2]:
         # Some were answered by a late twin meanwhile, or nobody wants an answer any more: sending it would be waste.
@@ -329,7 +331,7 @@ def disown(tx: Tx, batch_id: BatchId, why: str, *, stranger: bool, now: Ms) -> b
     batch = batch_by_id(tx.db, batch_id)
     if batch is None or batch.upstream_id is None or not batch.adopted or batch.proved:
         return False
-    if stranger:
+    if stranger and not is_searching(tx.db):  # after a restore a nonce that is not known may be ours: see restoring
         note_stranger(tx, batch.upstream_id, f"adopted for {batch_id}: {why}", now)
     return tx.move_batch(
         batch_id,
