@@ -24,7 +24,8 @@ from unhurried.store.records import Status
 from unhurried.store.sqlite.place import InstanceLock
 
 COMMANDS = (
-    "serve", "config", "demo", "simulate", "submit", "status", "top", "flush", "resume", "doctor", "health",
+    "serve", "config", "demo", "simulate", "submit", "status", "top", "flush", "resume", "doctor", "health", "backup",
+    "restore",
     "requests list", "requests show", "requests cancel", "batches list", "batches show", "results pull", "results ack",
     "results stream", "destinations list", "destinations show", "destinations add", "destinations pause",
     "destinations resume", "destinations test", "deliveries list", "deliveries show", "deliveries redeliver",

@@ -74,6 +74,8 @@ def _peek(down: NoAnswer) -> dict[str, Any]:
     told: dict[str, Any] = _with_times(msgspec.to_builtins(status))
     for batch in told["open_batches"]:
         del batch["attempts_by_state"], batch["events"]  # the daemon tells them of a single batch only
+    if told["account"] is not None:
+        del told["account"]["restored"]  # told of on its own
     return {**told, "daemon": None, "held_by": held and held.pid, "database": str(path)}
 
 

@@ -49,7 +49,10 @@ class Tracker:
 
     async def step(self, now: Ms) -> float:
         """Look at every open batch once. Returns the pause, led by the youngest of them."""
-        running = [found for found in await self._store.open_batches() if found.batch.state is not BatchState.ENDED]
+        found_open = await self._store.open_batches()
+        running = [found for found in found_open if found.batch.state is not BatchState.ENDED]
+        if len(running) < len(found_open):
+            self._collector.ring()  # a late twin is found ended: nobody else tells of it
         if not running:
             return self._policy.interval_max_s
         try:

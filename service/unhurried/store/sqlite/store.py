@@ -85,10 +85,10 @@ async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
     prepare_folder(path)
     lock = InstanceLock(path)
     lock.acquire()
-    failpoint("start.locked")
     space = Space(path, config.space)
     connections: list[aiosqlite.Connection] = []
     try:
+        failpoint("start.locked")
         space.begin()
         found = look_before_opening(path, lock.epoch, now)
         with untouched(path):
