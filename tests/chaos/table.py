@@ -8,12 +8,13 @@ from tests.chaos.world import Story
 
 COLUMNS: Final = (
     ("seed", 8), ("accepted", 9), ("delivered", 10), ("lost", 5), ("corrupted", 10), ("spurious", 9),
-    ("paid twice", 11), ("late twins", 11), ("gone", 5), ("kills", 6), ("points", 7), ("stops", 6), ("halts", 6),
-    ("batches", 8), ("faults", 7), ("peace", 6), ("seconds", 8),
+    ("paid twice", 11), ("late twins", 11), ("hidden", 7), ("gone", 5), ("kills", 6), ("points", 7), ("stops", 6),
+    ("halts", 6), ("batches", 8), ("faults", 7), ("peace", 6), ("seconds", 8),
 )  # fmt: skip
 LEGEND: Final = (
     "lost: accepted, and without an outcome or never delivered. spurious: delivered or sent upstream, never accepted. "
     "late twins: paid in vain because a create appeared after the settlement time; each is reported by the daemon. "
+    "hidden: paid a second time because somebody deleted a batch that was still looked for; nobody can tell. "
     "gone: named outcomes of batches that somebody deleted. kills: ends by SIGKILL, of them points at failpoints. "
     "stops: by SIGTERM. halts: SIGSTOP. faults: how often upstream or a receiver misbehaved. "
     "peace: seconds from their end until everything was done."
@@ -38,7 +39,8 @@ def numbers(story: Story) -> dict[str, float]:
     return {
         "accepted": verdict.accepted, "delivered": verdict.delivered, "lost": verdict.lost,
         "corrupted": verdict.corrupted, "spurious": verdict.spurious, "paid twice": verdict.paid_twice,
-        "late twins": verdict.late_twins, "gone": verdict.gone, "kills": story.kills, "points": story.at_failpoints,
+        "late twins": verdict.late_twins, "hidden": verdict.deleted_unseen, "gone": verdict.gone,
+        "kills": story.kills, "points": story.at_failpoints,
         "stops": story.stops, "halts": story.halts, "batches": story.batches, "faults": sum(story.faults.values()),
         "peace": story.peace_s, "seconds": story.seconds,
     }  # fmt: skip

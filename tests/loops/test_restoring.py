@@ -218,6 +218,7 @@ async def test_a_create_that_never_arrived_lets_its_members_go_after_the_search(
     [sent] = world.upstream.ours()
     await put_back(world, copies[0])
     await world.pass_s(60)
+    assert await world.shop.ask("select state from batches") == [("unknown",)]  # not settled by number meanwhile
     for batch in world.upstream.batches:  # strangers among them
         world.upstream.end(batch)
     assert sent.ended_at is not None

@@ -22,7 +22,7 @@ from unhurried.store import StoreUnusable
 from unhurried.store.sqlite import StoreConfig
 from unhurried.store.sqlite.connection import Damaged
 from unhurried.store.sqlite.doctor import examine
-from unhurried.store.sqlite.place import WrongPlace
+from unhurried.store.sqlite.place import WrongPlace, holder
 
 SEEDS = range(int(os.environ.get("UNHURRIED_TEST_DAMAGE", "6")))
 LATER = after(NOW, 60)
@@ -272,6 +272,7 @@ def test_a_link_is_the_file_that_it_names(database: Path, tmp_path: Path) -> Non
             assert await requests(shop) == whole + 40
             error, _ = await start(database)
             assert error is not None and error.exit_code == 75
+            assert holder(link) is not None
         finally:
             await shop.close()
 

@@ -40,9 +40,11 @@ def advised(error: StoreUnusable) -> StoreUnusable:
 
 @dataclass(frozen=True)
 class Found:
-    """``fresh``: there is no database yet. ``identity``: of the file, without the log beside it; None without a log."""
+    """``fresh``: there is no database yet. ``logged``: some of it is in the log beside it. ``identity``: of the file
+    without that; None where it cannot be told or there is no log."""
 
     fresh: bool
+    logged: bool = False
     identity: int | None = None
 
 
@@ -75,7 +77,8 @@ def look_before_opening(database: Path, epoch: int, now: Ms) -> Found:
     identity, fresh_copy = _without_its_log(database)
     if fresh_copy:
         _set_log_aside(database, now)
-    return Found(fresh=False, identity=identity)
+        return Found(fresh=False)
+    return Found(fresh=False, logged=True, identity=identity)
 
 
 def require_whole(db: sqlite3.Connection, database: Path, epoch: int, found: Found) -> None:

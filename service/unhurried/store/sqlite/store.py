@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,7 @@ async def open_store(path: Path, config: StoreConfig, now: Ms) -> "SqliteStore":
         failpoint("start.locked")
         space.begin()
         found = look_before_opening(path, lock.epoch, now)
-        with untouched(path):
+        with untouched(path) if found.logged else nullcontext():
             epoch, migrated = await _opened(path, config, now, lock, space, found, connections)
     except BaseException as error:
         lock.release()
