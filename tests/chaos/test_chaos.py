@@ -12,7 +12,7 @@ from unhurried.simulator.faults import FAULTS as ALL
 from unhurried.simulator.faults import Faults
 
 SEEDS = [int(seed) for seed in os.environ.get("UNHURRIED_TEST_CHAOS_SEEDS", "2 3").split()]
-REQUESTS, KILLS = 80, 4
+REQUESTS, KILLS = 60, 3
 
 
 @pytest.mark.timeout(400)

@@ -24,7 +24,7 @@ import httpx2
 from tests.crash.book import Book, Sent
 from tests.whole.nursery import Child
 from tests.whole.receivers import SECRET, Receiver, listening
-from tests.whole.stage import OPEN, Simulator, Stage
+from tests.whole.stage import OPEN, Simulator, Stage, listens
 from unhurried.client import Client, DaemonUnreachable, QueueError
 from unhurried.failpoints import VARIABLE
 from unhurried.store.sqlite.doctor import examine
@@ -308,7 +308,7 @@ def theatre() -> Iterator[Theatre]:
         http = httpx2.Client(base_url="http://simulator", transport=httpx2.HTTPTransport(uds=str(address)), timeout=60)
         try:
             deadline = time.monotonic() + PATIENCE_S
-            while not address.exists():
+            while not listens(address):
                 assert time.monotonic() < deadline and process.poll() is None, (folder / "simulate.log").read_text()
                 time.sleep(LOOK_S)
             yield Theatre(Simulator(process, http), address)

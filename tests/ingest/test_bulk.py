@@ -230,7 +230,7 @@ LINE = st.one_of(
 
 
 @given(st.lists(LINE, max_size=12), st.lists(st.integers(min_value=0, max_value=2_000), max_size=8))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_lines_in_any_pieces_are_answered_as_if_they_came_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cuts: list[int]
 ) -> None:

@@ -108,7 +108,7 @@ def test_every_answer_is_as_the_document_says(bridge: Bridge) -> None:
 
 def _check(cases: st.SearchStrategy[Any]) -> None:
     @given(case=cases)
-    @settings(max_examples=4, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=3, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def check(case: Any) -> None:
         case.call_and_validate(checks=CHECKS)
 

@@ -676,7 +676,7 @@ def test_every_fault_of_upstream_once(hit: str) -> None:
 TestAnyFate = AnyFate.TestCase
 TestAnyFate.pytestmark = [pytest.mark.timeout(100_000 if EXAMPLES else 600)]  # type: ignore[attr-defined]
 TestAnyFate.settings = settings(
-    max_examples=int(EXAMPLES or "8"),
+    max_examples=int(EXAMPLES or "6"),
     stateful_step_count=STEPS,
     derandomize=EXAMPLES is None,
     database=None,

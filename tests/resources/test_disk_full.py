@@ -45,7 +45,7 @@ def test_new_requests_are_refused_before_the_disk_is_full(small: Stage, disk: Di
     assert ready(small) == (False, refusal.json()["detail"].partition(";")[0])
     assert_full(post(small, next(lines(1, "bulk")), "application/x-ndjson"))
     small.wait_finished()  # what was accepted is finished
-    assert small.pull_all().keys() == set(ids)
+    assert small.pull_all().keys() >= set(ids)  # and those that were accepted before the disk was looked at
     assert reserve(small).stat().st_size == RESERVE
     disk.make_room()
     small.until(lambda: refused(small) is None, "new requests are taken again")

@@ -305,5 +305,5 @@ class AnyDelivery(RuleBasedStateMachine):
 TestAnyDelivery = AnyDelivery.TestCase
 TestAnyDelivery.pytestmark = [pytest.mark.timeout(900)]  # type: ignore[attr-defined]  # a failure is made small first
 TestAnyDelivery.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -211,9 +211,8 @@ class Stage:
         assert ledger["requests_created_more_than_once"]["by_custom_id"]["count"] == 0, ledger
 
     def _answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe:  # httpcore2 leaves the socket of a refused connect open
-            if probe.connect_ex(str(self.socket)) != 0:
-                return False
+        if not listens(self.socket):  # asked first: httpcore2 leaves the socket of a refused connect open
+            return False
         with self.client() as client:
             return client.ready()[0]
 
@@ -229,6 +228,12 @@ def lines(
         yield json.dumps({"custom_id": f"{queue}-{n}", "queue": queue, "params": params, **envelope}).encode()
 
 
+def listens(address: Path) -> bool:
+    """Whether somebody takes connections there: the file is there a little earlier."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(address)) == 0
+
+
 @contextmanager
 def stage(folder: Path, settings: Iterable[tuple[str, str]] = (), *, speed: float = SPEED) -> Iterator[Stage]:
     """A running simulator and a daemon that is not started yet; both are gone afterwards."""
@@ -238,7 +243,7 @@ def stage(folder: Path, settings: Iterable[tuple[str, str]] = (), *, speed: floa
     http = httpx2.Client(base_url="http://simulator", transport=httpx2.HTTPTransport(uds=str(address)), timeout=60)
     scene = Stage(folder, Simulator(process, http), dict(settings))
     try:
-        scene.until(address.exists, "the simulator listens")
+        scene.until(lambda: listens(address), "the simulator listens")
         yield scene
     finally:
         scene.stop()

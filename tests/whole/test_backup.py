@@ -7,8 +7,10 @@ import sqlite3
 import stat
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -215,9 +217,8 @@ SEARCH_POINTS: Final = (
 )  # fmt: skip
 
 
-def over(scene: Stage) -> bool:
-    """Whether the search has come to its end, by the database."""
-    return ask(scene, "select count(*) from events where what = 'daemon.restored_over'") == [(1,)]
+def any_exists(paths: Sequence[Path]) -> bool:
+    return any(path.exists() for path in paths)
 
 
 def test_killed_during_the_search_it_goes_on(scene: Stage) -> None:
@@ -231,18 +232,15 @@ def test_killed_during_the_search_it_goes_on(scene: Stage) -> None:
     assert Path(f"{scene.database}-wal").stat().st_size
     shutil.copy(copy, scene.database)
     scene.settings["UNHURRIED_FLUSHER__LINGER_S"] = "0.1"
-    killed = []
-    for point in SEARCH_POINTS:
-        scene.settings["UNHURRIED_FAILPOINTS"] = f"{point}=kill"
+    left = {point: scene.folder / f"at-{point}" for point in SEARCH_POINTS}
+    while left:  # killed at each when it is first reached, in whatever order they come
+        scene.settings["UNHURRIED_FAILPOINTS"] = ",".join(f"{point}=block:{path}" for point, path in left.items())
         scene.launch()
-        daemon, deadline = scene.daemon, time.monotonic() + PATIENCE_S
-        assert daemon is not None
-        while daemon.poll() is None and time.monotonic() < deadline and not over(scene):
-            time.sleep(0.05)
-        killed += [point] * (daemon.poll() is not None)
+        there = tuple(left.values())
+        scene.until(partial(any_exists, there), f"it came to one of {sorted(left)}")
         scene.kill()
-        assert asyncio.run(examine(scene.database)) == [], point
-    assert len(killed) >= len(SEARCH_POINTS) - 1, killed  # what the last one waits for may be through already
+        left = {point: path for point, path in left.items() if not path.exists()}
+        assert asyncio.run(examine(scene.database)) == [], sorted(left)
     del scene.settings["UNHURRIED_FAILPOINTS"]
     assert list(scene.folder.glob("u.db-wal.stray-*"))
     scene.start()
