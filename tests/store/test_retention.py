@@ -302,3 +302,15 @@ async def test_a_key_that_outlives_its_request_does_not_call_it_open(shop: Shop)
     [again] = await shop.store.accept([new(after(NOW, 2 * DAY), idempotency_key="k")])
     assert isinstance(again, Accepted)
     assert (again.id, again.state, again.duplicate, again.state_json) == (id, None, True, b"null")
+
+
+async def test_one_that_was_delivered_again_is_forgotten_once(shop: Shop) -> None:
+    """It has two deliveries, both old, and the walk over deliveries meets it twice in one chunk."""
+    again, other = await delivered(shop, 2)
+    made = await shop.store.redeliver(f"{again}.1", "test", NOW)
+    assert made is not None
+    await shop.store.ack([made.id], "ack", NOW)
+    last = await last_row(shop)
+    assert await forget(shop) == 2
+    assert await there(shop) == [last]
+    assert other not in await there(shop)

@@ -97,7 +97,7 @@ def cancel_unread(tx: Tx, request_seqs: Sequence[int], of_queue: Mapping[int, Ru
         " from json_each(?) j cross join requests r on r.seq = j.value join groups g on g.id = r.group_id"
         " join deliveries d on d.request_seq = r.seq and d.generation = r.delivery"
         " join destinations t on t.id = d.destination_id where d.seq < (select max(seq) from deliveries)",
-        (msgspec.json.encode(request_seqs).decode(),),
+        _each_once(request_seqs),
     ).fetchall()
     canceled: dict[str, int] = {}
     for seq, state, created_at, finished_at, destination_id, name, queue_id in rows:
@@ -138,7 +138,7 @@ def forget(tx: Tx, request_seqs: Sequence[int], of_queue: Mapping[int, Rule], no
 
     Their batches remember how many members they have lost. Idempotency keys live on by their own time.
     """
-    rows = tx.db.execute(_FORGETTABLE, (msgspec.json.encode(request_seqs).decode(),)).fetchall()
+    rows = tx.db.execute(_FORGETTABLE, _each_once(request_seqs)).fetchall()
     gone: list[int] = []
     for seq, state, queue_id, delivery, created_at, finished_at in rows:
         rule = of_queue.get(queue_id)
@@ -161,6 +161,11 @@ def forget(tx: Tx, request_seqs: Sequence[int], of_queue: Mapping[int, Rule], no
     done = tx.db.execute("delete from requests where seq in (select value from json_each(?))", these)
     guard(done, len(gone), "forgetting requests")
     return len(gone)
+
+
+def _each_once(request_seqs: Sequence[int]) -> tuple[str]:
+    """For ``json_each``. One that was delivered again has several deliveries, and is found by each of them."""
+    return (msgspec.json.encode(list(dict.fromkeys(request_seqs))).decode(),)
 
 
 _OF_THESE: Final = "request_seq in (select value from json_each(?))"
