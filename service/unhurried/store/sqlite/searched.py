@@ -1,27 +1,17 @@
 """The part of the store that the search after a restore asks for; see ``store.py`` for how it is made."""
 
-import sqlite3
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from unhurried.clock import Ms
 from unhurried.domain.batch import BatchId
 from unhurried.domain.restoring import Restored
 from unhurried.domain.settling import Sighting
 from unhurried.store.sqlite import copies, restoring
-from unhurried.store.sqlite.tx import Tx
-
-T = TypeVar("T")
+from unhurried.store.sqlite.part import Part
 
 
-class Searched:
+class Searched(Part):
     """``unhurried.store.SearchStore``; the contract documents each method."""
-
-    async def _write(self, work: Callable[[Tx], T], *, size: int = 512, weight: int = 1) -> T:
-        raise NotImplementedError
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
 
     async def restored(self) -> Restored | None:
         return await self._read(copies.restored)

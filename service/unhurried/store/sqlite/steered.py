@@ -1,9 +1,8 @@
 """What operators and the keeper ask of the store: the half of ``SqliteStore`` that steers. One line for each intent."""
 
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from unhurried.clock import Ms
 from unhurried.domain.alarms import Alarm
@@ -13,24 +12,16 @@ from unhurried.failpoints import failpoint
 from unhurried.store.errors import NotNow
 from unhurried.store.records import Page, RetryCandidate, RetryFilter
 from unhurried.store.sqlite import alarms, emptying, erasing, queues, retention, retrying, steering
-from unhurried.store.sqlite.tx import Tx
+from unhurried.store.sqlite.part import Part
 from unhurried.store.sqlite.writer import PAGE_BYTES, Writer
 
-T = TypeVar("T")
 
-
-class Steered:
+class Steered(Part):
     _writer: Writer
     _deadline_classes_s: Sequence[float]
     _log_owed = True
     """Whether the write-ahead log may still have the contents of a request that was erased. At start nobody knows: an
     erase may have been killed between its commit and the emptying of the log."""
-
-    async def _write(self, work: Callable[[Tx], T], *, size: int = 512, weight: int = 1) -> T:
-        raise NotImplementedError
-
-    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        raise NotImplementedError
 
     # steering
 
