@@ -224,9 +224,8 @@ class Writer:
 
     async def _write_group(self, group: list[Job]) -> None:
         began = time.monotonic()
-        telling = asyncio.get_running_loop().call_later(HELD_UP_S, self._hold_up, began)
         try:
-            results = await in_thread(self._db, lambda db: self._commit(db, group))
+            results = await self._committed(group, began)
         except sqlite3.Error as error:
             if is_fatal(error):
                 raise self._give_up(group, error) from error
@@ -252,6 +251,12 @@ class Writer:
             for job, result in zip(group, results, strict=True):
                 if not job.future.done():
                     job.future.set_result(result)
+
+    async def _committed(self, group: list[Job], began: float) -> list[Any]:
+        """What the jobs return. Told while it takes suspiciously long: this one alone, not what is tried after it."""
+        telling = asyncio.get_running_loop().call_later(HELD_UP_S, self._hold_up, began)
+        try:
+            return await in_thread(self._db, lambda db: self._commit(db, group))
         finally:
             telling.cancel()
 
